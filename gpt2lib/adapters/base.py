@@ -1,0 +1,159 @@
+"""What all adapters share: a specification that validates itself, layers that wrap a frozen one, attach and merge.
+
+A method is a `Spec` (what is wanted), an `AdaptedLinear` or another `AdapterLayer` (the arithmetic of one layer), and
+`Spec.install` (where it goes).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gpt2lib.model import GPT2
+
+METHODS: dict[str, type["Spec"]] = {}  # every imported specification, by its name
+TARGETS = {"q": "attn.q", "k": "attn.k", "v": "attn.v", "o": "attn.o", "up": "mlp.up", "down": "mlp.down"}
+
+
+class AdapterLayer(nn.Module):
+    """A layer that stands in for a frozen one and keeps it as `base`; all its other parameters are the adapter's."""
+
+    base: nn.Module
+
+    def merged(self) -> nn.Module:
+        """A plain layer that computes the same; raises ValueError where there is none."""
+        raise ValueError(f"{type(self).__name__} cannot be merged into the weights")
+
+
+class AdaptedLinear(AdapterLayer):
+    """y = W x + b + Delta x, W and b frozen, with Delta = `delta_weight()`: [d_out, d_in]."""
+
+    def __init__(self, base: nn.Linear):
+        super().__init__()
+        self.base = base
+
+    def delta(self, x: Tensor) -> Tensor:
+        """Delta x, without forming Delta: [..., d_in] -> [..., d_out]"""
+        raise NotImplementedError
+
+    def delta_weight(self) -> Tensor:
+        """Delta: [d_out, d_in]"""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        return y + self.delta(x).to(y.dtype)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """W + Delta, added in float64 and rounded once."""
+        weight = self.base.weight
+        weight.copy_(weight.double() + self.delta_weight().double())
+        return self.base
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What adapter is wanted. Subclasses are frozen dataclasses whose fields are its settings, all with defaults."""
+
+    method: ClassVar[str]
+
+    def __init_subclass__(cls):
+        METHODS[cls.method] = cls
+
+    def install(self, model: GPT2) -> None:
+        """Put the adapter's layers into `model`; raises ValueError, before anything is changed, if they do not fit."""
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        return json.dumps({"method": self.method} | asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Spec":
+        """The inverse of `to_json`, for any registered method."""
+        settings = json.loads(text)
+        method = settings.pop("method", None)
+        if method not in METHODS:
+            raise ValueError(f"no adapter method is called {method!r}; possible: {', '.join(METHODS)}")
+        spec = METHODS[method]
+        if unknown := set(settings) - {f.name for f in fields(spec)}:
+            raise ValueError(
+                f"{spec.__name__} has no setting {sorted(unknown)}; it has {[f.name for f in fields(spec)]}"
+            )
+        return spec(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+
+
+def check_targets(targets: tuple[str, ...]) -> None:
+    """Raises ValueError unless `targets` is a tuple of different names among q, k, v, o, up, down."""
+    if isinstance(targets, str) or not targets or len(set(targets)) < len(targets) or set(targets) - set(TARGETS):
+        raise ValueError(f"targets={targets!r}: give a tuple of different names among {', '.join(TARGETS)}")
+
+
+def target_layers(model: GPT2, targets: tuple[str, ...]) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """The linear layers that `targets` name, block by block, each with its parent module and its name there."""
+    for block in model.blocks:
+        for target in targets:
+            parent, name = TARGETS[target].split(".")
+            yield getattr(block, parent), name, getattr(getattr(block, parent), name)
+
+
+def attach(model: GPT2, spec: Spec) -> GPT2:
+    """Freeze the base and add the adapter; outputs stay what they were until it is trained. Returns the model.
+
+    Raises ValueError if an adapter is attached already or the specification does not fit the model.
+    """
+    if attached := attached_spec(model):
+        raise ValueError(f"the model already has {attached}: merge or detach it first")
+    spec.install(model)
+    adapter = {id(p) for p in adapter_parameters(model).values()}
+    for p in model.parameters():
+        p.requires_grad_(id(p) in adapter)
+    model.adapter = spec
+    return model
+
+
+def detach(model: GPT2) -> GPT2:
+    """Remove the adapter and leave the base as it was before `attach`, still frozen. Returns the model."""
+    return _replace(model, lambda layer: layer.base)
+
+
+def merge(model: GPT2) -> GPT2:
+    """Fold the adapter into the weights, exactly; the model is a plain GPT2 again. Returns the model.
+
+    Raises ValueError if no adapter is attached, or naming the layers that cannot be merged (nothing is changed then).
+    """
+    if attached_spec(model) is None:
+        raise ValueError("there is no adapter to merge")
+    refusing = [name for name, layer in adapter_layers(model) if type(layer).merged is AdapterLayer.merged]
+    if refusing:
+        raise ValueError(f"{model.adapter.method} cannot be merged into the weights of {', '.join(refusing)}")
+    return _replace(model, lambda layer: layer.merged())
+
+
+def attached_spec(model: GPT2) -> Spec | None:
+    return getattr(model, "adapter", None)
+
+
+def adapter_layers(model: GPT2) -> list[tuple[str, AdapterLayer]]:
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, AdapterLayer)]
+
+
+def adapter_parameters(model: GPT2) -> dict[str, nn.Parameter]:
+    """The adapter's own parameters, by name: all of its layers' but those under `base`."""
+    return {
+        f"{name}.{key}": p
+        for name, layer in adapter_layers(model)
+        for key, p in layer.named_parameters()
+        if not key.startswith("base.")
+    }
+
+
+def _replace(model: GPT2, by) -> GPT2:
+    for name, layer in adapter_layers(model):
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, by(layer))
+    model.adapter = None
+    return model

@@ -1,0 +1,65 @@
+"""LoRA: low-rank adaptation (Hu et al. 2021, arXiv 2106.09685)."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
+from gpt2lib.model import GPT2
+
+
+@dataclass(frozen=True)
+class LoRA(Spec):
+    """y = W x + b + alpha / rank * B A x on the target layers. Trained: rank (d_in + d_out) per layer.
+
+    dropout acts on the x that enters A. targets: any of q, k, v, o, up, down, in every block.
+    Raises ValueError for a rank below 1, a dropout outside [0, 1), an unknown target; at attaching for a rank above
+    the layer's.
+    """
+
+    method: ClassVar[str] = "lora"
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q", "v")
+
+    def __post_init__(self):
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank must be an integer of at least 1, not {self.rank!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
+        check_targets(self.targets)
+
+    def install(self, model: GPT2) -> None:
+        layers = list(target_layers(model, self.targets))
+        for _, name, base in layers:
+            if self.rank > min(base.weight.shape):
+                raise ValueError(f"rank={self.rank} is above that of {name}, {min(base.weight.shape)}")
+        for parent, name, base in layers:
+            setattr(parent, name, LoRALinear(base, self))
+
+
+class LoRALinear(AdaptedLinear):
+    """A: [rank, d_in], Kaiming-uniform; B: [d_out, rank], 0, so that the update starts at 0."""
+
+    def __init__(self, base: nn.Linear, spec: LoRA):
+        super().__init__(base)
+        d_out, d_in = base.weight.shape
+        device = base.weight.device
+        self.A = nn.Parameter(torch.empty(spec.rank, d_in, device=device))  # float32 even beside a bf16 base
+        self.B = nn.Parameter(torch.zeros(d_out, spec.rank, device=device))
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        self.scaling = spec.alpha / spec.rank
+        self.dropout = nn.Dropout(spec.dropout)
+
+    def delta(self, x: Tensor) -> Tensor:
+        x = self.dropout(x).to(self.A.dtype)
+        return self.scaling * F.linear(F.linear(x, self.A), self.B)  # [..., d_in] -> [..., rank] -> [..., d_out]
+
+    def delta_weight(self) -> Tensor:
+        return self.scaling * self.B.double() @ self.A.double()

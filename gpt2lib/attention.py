@@ -1,0 +1,100 @@
+"""Causal self-attention with separate query, key and value layers, and the key/value cache that decoding reuses."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt2lib.config import GPT2Config
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, one pair of tensors a layer, allocated at the first use.
+
+    keys, values: n_layer tensors [batch, n_head, max_length, head_dim]; `length` counts the positions that are filled.
+    """
+
+    def __init__(self, n_layer: int, max_length: int):
+        self.keys: list[Tensor | None] = [None] * n_layer
+        self.values: list[Tensor | None] = [None] * n_layer
+        self.max_length = max_length
+        self.length = 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new positions of one layer and return all of that layer's; the model moves `length` afterwards."""
+        if self.keys[layer] is None:  # only now are device and precision known
+            batch, n_head, _, head_dim = k.shape
+            self.keys[layer] = k.new_empty(batch, n_head, self.max_length, head_dim)
+            self.values[layer] = v.new_empty(batch, n_head, self.max_length, head_dim)
+        end = self.length + k.shape[2]
+        self.keys[layer][:, :, self.length : end] = k
+        self.values[layer][:, :, self.length : end] = v
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+
+class CausalSelfAttention(nn.Module):
+    """softmax(Q K^T / sqrt(head_dim)) V per head, each token seeing itself and earlier ones (Vaswani et al. 2017).
+
+    q, k, v, o are separate d x d layers with biases (GPT-2 stores q, k, v fused), so that an adapter can choose among
+    them: 4 d^2 + 4 d parameters.
+    """
+
+    def __init__(self, config: GPT2Config, layer: int = 0):
+        super().__init__()
+        self.layer = layer
+        self.n_head = config.n_head
+        self.attn_pdrop = config.attn_pdrop
+        self.q = nn.Linear(config.n_embd, config.n_embd)
+        self.k = nn.Linear(config.n_embd, config.n_embd)
+        self.v = nn.Linear(config.n_embd, config.n_embd)
+        self.o = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """x: [batch, seq, n_embd] -> [batch, seq, n_embd].
+
+        mask: bool, broadcastable to [batch, n_head, seq, cached + seq], True where a token may look; None is causal
+        without a cache, and lets the one new token see all of them with a cache (see `attention_mask_of`).
+        """
+        q, k, v = self.split_heads(self.q(x)), self.split_heads(self.k(x)), self.split_heads(self.v(x))
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)  # [batch, n_head, cached + seq, head_dim]
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.attn_pdrop if self.training else 0.0,
+            is_causal=mask is None and q.shape[2] == k.shape[2],
+        )  # [batch, n_head, seq, head_dim]
+        return self.o(y.transpose(1, 2).flatten(2))  # [batch, seq, n_embd]
+
+    def weights(self, x: Tensor) -> Tensor:
+        """The attention pattern of a batch without padding, for looking at: [batch, n_head, seq, seq], rows sum to 1."""
+        q, k = self.split_heads(self.q(x)), self.split_heads(self.k(x))
+        scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # [batch, n_head, seq, seq]
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+        return scores.masked_fill(later, float("-inf")).softmax(-1)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """[batch, seq, n_embd] -> [batch, n_head, seq, head_dim]"""
+        return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+
+
+def attention_mask_of(attention_mask: Tensor | None, seq: int, past: int, device) -> Tensor | None:
+    """The mask that `CausalSelfAttention` needs, or None where plain causal attention already does the right thing.
+
+    attention_mask: [batch, past + seq], 1 = real token. Padding on the right needs no mask: no real token looks to its
+    right. A query that is padding itself may always see itself, so that no softmax is empty.
+    """
+    if attention_mask is not None:
+        real = attention_mask.bool()
+        if (real[:, 1:] & ~real[:, :-1]).any():  # a real token after a padding token
+            mask = real[:, None, :] & _causal(seq, past, device)  # [batch, seq, past + seq]
+            return (mask | torch.eye(past + seq, dtype=torch.bool, device=device)[past:])[:, None]
+    if past == 0 or seq == 1:
+        return None
+    return _causal(seq, past, device)
+
+
+def _causal(seq: int, past: int, device) -> Tensor:
+    """[seq, past + seq], True where key <= query."""
+    return torch.ones(seq, past + seq, dtype=torch.bool, device=device).tril(past)

@@ -1,0 +1,110 @@
+"""From texts to batches: the tokenizer, token ids kept in a cache, and length-bucketed, seeded batches."""
+
+import hashlib
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt2lib import pretrained
+
+
+def cache_folder() -> Path:
+    """Where downloads, toy data and token ids are kept: GPT2LIB_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("GPT2LIB_CACHE") or Path.home() / ".cache" / "gpt2lib")
+
+
+def load_tokenizer(name: str | Path):
+    """The tokenizer that lies with a model's weights (hub name, folder or embedded model), from transformers.
+
+    Raises FileNotFoundError where there is none.
+    """
+    folder = pretrained.find(name)
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+        raise FileNotFoundError(
+            f"{folder} holds no tokenizer.json and no vocab.json; save the tokenizer beside the model"
+        )
+    from transformers import AutoTokenizer  # heavy: two seconds that a user of the model alone need not pay
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def tokenize(texts: Sequence[str], tokenizer) -> list[list[int]]:
+    """Token ids of every text, without special tokens, from the cache if this tokenizer has seen these texts before."""
+    key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
+    for text in texts:
+        key.update(text.encode() + b"\0")
+    path = cache_folder() / "tokens" / f"{key.hexdigest()[:32]}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            return [ids.tolist() for ids in np.split(stored["ids"], stored["ends"][:-1])] if len(texts) else []
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        flat = np.fromiter((token for row in ids for token in row), dtype=np.int32)
+        np.savez(file, ids=flat, ends=np.cumsum([len(row) for row in ids]))
+    os.replace(partial, path)
+    return ids
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as the model reads it.
+
+    ids: its tokens. label: its class, or None. start: the first token that counts in a language-model loss.
+    """
+
+    ids: Sequence[int]
+    label: int | None = None
+    start: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples padded on the right, so that a causal model needs no mask.
+
+    input_ids: [batch, seq]. lengths, starts: [batch]. labels: [batch], -1 where there is none.
+    """
+
+    input_ids: Tensor
+    lengths: Tensor
+    starts: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, examples: Sequence[Encoded], device="cpu") -> "Batch":
+        lengths = torch.tensor([len(e.ids) for e in examples])
+        input_ids = torch.zeros(len(examples), int(lengths.max()), dtype=torch.long)
+        for row, example in zip(input_ids, examples, strict=True):
+            row[: len(example.ids)] = torch.as_tensor(np.asarray(example.ids, dtype=np.int64))
+        starts = torch.tensor([e.start for e in examples])
+        labels = torch.tensor([-1 if e.label is None else e.label for e in examples])
+        return cls(*(t.to(device, non_blocking=True) for t in (input_ids, lengths, starts, labels)))
+
+
+def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch as lists of indices: random, but of similar length, in random order.
+
+    Every index occurs once; the same seed and epoch give the same batches. Sorting inside pools of 50 batches keeps
+    the padding low and still mixes the examples.
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    pool = 50 * batch_size
+    order = [i for at in range(0, len(order), pool) for i in sorted(order[at : at + pool], key=lambda i: lengths[i])]
+    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Batches for evaluation, longest first, with next to no padding."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

@@ -1,0 +1,178 @@
+"""Small made-up data for all four tasks, in the course's file formats: seeded, learnable, and not trivial.
+
+The sentiment of a sentence needs word order (negation, intensifiers, "but"), a question pair needs its content words
+and not the number of words in common, and the verses rhyme ABAB CDCD EFEF GG. Toy results are only ever called toy.
+"""
+
+import csv
+import hashlib
+import os
+import random
+import shutil
+from pathlib import Path
+
+# names the cached files, so that those of another version of this file are never taken for its own
+VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+
+VALENCE = {
+    2: ["brilliant", "superb", "wonderful", "dazzling", "splendid"],
+    1: ["good", "pleasant", "charming", "clever", "warm"],
+    -1: ["bad", "dull", "weak", "clumsy", "stale"],
+    -2: ["terrible", "awful", "dreadful", "horrid", "ghastly"],
+}
+NOUNS = ["film", "plot", "cast", "script", "music", "ending", "hero", "dialogue", "story", "camera"]
+FILLERS = ["to my mind", "as it happens", "in the end", "all in all", "on the whole", ""]
+
+SUBJECTS = ["my laptop", "a guitar", "an old car", "my phone", "a bread oven", "a sailing boat", "a small garden",
+            "my bicycle", "a violin", "a stone wall", "a wooden chair", "my garage door"]  # fmt: skip
+INTENTS = {
+    "repair": ["How do I repair {x}?", "What is the way to fix {x}?", "How can {x} be mended?"],
+    "clean": ["How do I clean {x}?", "What is the way to wash {x}?", "How can the dirt come off {x}?"],
+    "sell": ["How do I sell {x}?", "Who would buy {x} from me?", "How can I find a buyer for {x}?"],
+    "paint": ["How do I paint {x}?", "What colour is put on {x}, and how?", "How can {x} get a new coat of paint?"],
+    "move": ["How do I move {x}?", "What is the way to carry {x}?", "How can {x} be brought to a new house?"],
+}
+
+RHYMES = [
+    ["day", "may", "way", "say", "stay", "grey"],
+    ["night", "light", "sight", "bright", "delight", "white"],
+    ["heart", "part", "art", "start", "dart", "smart"],
+    ["eye", "die", "sky", "lie", "high", "sigh"],
+    ["time", "rhyme", "prime", "climb", "chime", "lime"],
+    ["breath", "death", "beneath", "heath", "sheath", "wreath"],
+    ["flower", "hour", "power", "tower", "shower", "bower"],
+    ["fair", "air", "rare", "care", "despair", "share"],
+]
+OPENINGS = ["When", "And", "But", "Then", "So", "Yet", "Where", "For"]
+VERSE_SUBJECTS = [
+    "the summer sun",
+    "my gentle love",
+    "thy golden face",
+    "the winter wind",
+    "a silent rose",
+    "sweet music",
+]
+VERSE_VERBS = ["doth turn", "will bring", "hath kept", "must lose", "did call", "shall make"]
+VERSE_OBJECTS = ["the world", "my thought", "her song", "the sea", "thy name", "our youth"]
+LINKS = ["into the", "before the", "beyond the", "without a", "upon a", "within the"]
+
+
+def clause(rng: random.Random) -> tuple[str, int]:
+    """One judgement and its valence, -3 to 3."""
+    strength = rng.choice(list(VALENCE))
+    word, noun = rng.choice(VALENCE[strength]), rng.choice(NOUNS)
+    kind = rng.random()
+    if kind < 0.25:
+        return f"the {noun} is not {word}", -1 if strength > 0 else 1
+    if kind < 0.45:
+        return f"the {noun} is truly {word}", strength + (1 if strength > 0 else -1)
+    return f"the {noun} is {word}", strength
+
+
+def review(rng: random.Random, clauses: int) -> tuple[str, int]:
+    """Judgements one after the other and their valence; what follows a "but" counts double."""
+    parts, total = [], 0
+    for i in range(clauses):
+        text, valence = clause(rng)
+        joint = rng.choice(["but", "and"]) if i else ""
+        if joint == "but":
+            total += 2 * valence
+        else:
+            total += valence
+        filler = rng.choice(FILLERS)
+        parts.append(" ".join(word for word in (joint, filler, text) if word))
+    return " , ".join(parts).capitalize() + " .", total
+
+
+def sentiment(rng: random.Random, classes: int) -> tuple[str, int]:
+    """A review and its label: 0 to 4 for one or two clauses, 0 or 1 for three to five."""
+    while True:
+        text, total = review(rng, rng.choice([1, 1, 2]) if classes == 5 else rng.choice([3, 4, 5]))
+        if classes == 5:
+            return text, 0 if total <= -3 else 1 if total < 0 else 2 if total == 0 else 3 if total < 3 else 4
+        if total:
+            return text, int(total > 0)
+
+
+def question(rng: random.Random, subject: str, intent: str) -> str:
+    return rng.choice(INTENTS[intent]).format(x=subject)
+
+
+def question_pair(rng: random.Random) -> tuple[str, str, int]:
+    """Two questions and whether they ask the same; a different pair shares its subject or its intent."""
+    subject, intent = rng.choice(SUBJECTS), rng.choice(list(INTENTS))
+    label = rng.randrange(2)
+    other_subject, other_intent = subject, intent
+    if not label and rng.random() < 0.5:
+        other_subject = rng.choice([s for s in SUBJECTS if s != subject])
+    elif not label:
+        other_intent = rng.choice([i for i in INTENTS if i != intent])
+    return question(rng, subject, intent), question(rng, other_subject, other_intent), label
+
+
+def sonnet(rng: random.Random) -> str:
+    """Fourteen lines that rhyme ABAB CDCD EFEF GG."""
+    sounds = [rng.sample(words, 2) for words in rng.sample(RHYMES, 7)]
+    order = [0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 6]
+    ends = [sounds[sound][order[:i].count(sound)] for i, sound in enumerate(order)]
+    lines = []
+    for i, end in enumerate(ends):
+        words = (rng.choice(OPENINGS), rng.choice(VERSE_SUBJECTS), rng.choice(VERSE_VERBS), rng.choice(VERSE_OBJECTS))
+        lines.append(" ".join((*words, rng.choice(LINKS), end)) + ("." if i in (3, 7, 11, 13) else ","))
+    return "\n".join(lines)
+
+
+def corpus(seed: int, documents: int) -> dict[str, list[str]]:
+    """Unlabelled text of the same making, to pretrain on: parts reviews, questions, poetry."""
+    rng = random.Random(f"corpus/{seed}")
+    return {
+        "reviews": [review(rng, rng.choice([1, 2, 3, 4, 5]))[0] for _ in range(documents)],
+        "questions": [question(rng, rng.choice(SUBJECTS), rng.choice(list(INTENTS))) for _ in range(documents)],
+        "poetry": [sonnet(rng) for _ in range(documents // 4)],
+    }
+
+
+def write(folder: Path) -> Path:
+    """Write the files of all four tasks, once, and return the folder; it appears only when it is whole."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(exist_ok=True)
+    sizes = {"train": 1, "dev": 0.25, "test-student": 0.1}
+    for part, share in sizes.items():
+        label = part != "test-student"
+        rng = random.Random(f"sst/{part}")
+        rows = [sentiment(rng, 5) for _ in range(round(1200 * share))]
+        _table(partial / f"ids-sst-{part}.csv", ["sentence", "sentiment"], rows, label)
+        rng = random.Random(f"cfimdb/{part}")
+        rows = [sentiment(rng, 2) for _ in range(round(480 * share))]
+        _table(partial / f"ids-cfimdb-{part}.csv", ["sentence", "sentiment"], rows, label)
+        rng = random.Random(f"quora/{part}")
+        rows = [(*pair, float(same)) for *pair, same in (question_pair(rng) for _ in range(round(800 * share)))]
+        _table(partial / f"quora-{part}.csv", ["sentence1", "sentence2", "is_duplicate"], rows, label)
+    rng = random.Random("sonnets")
+    sonnets = [sonnet(rng) for _ in range(60)]
+    prompts = ["\n".join(poem.splitlines()[:3]) for poem in sonnets]
+    _sonnets(partial / "sonnets.txt", sonnets, range(48))
+    _sonnets(partial / "TRUE_sonnets_held_out_dev.txt", sonnets, range(48, 54))
+    _sonnets(partial / "sonnets_held_out_dev.txt", prompts, range(48, 54))
+    _sonnets(partial / "sonnets_held_out.txt", prompts, range(54, 60))
+    try:
+        os.rename(partial, folder)
+    except OSError:  # another process was first; its files are the same
+        shutil.rmtree(partial)
+    return folder
+
+
+def _table(path: Path, columns: list[str], rows: list[tuple], labelled: bool) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        out = csv.writer(file, delimiter="\t", lineterminator="\n")
+        out.writerow(["", "id", *(columns if labelled else columns[:-1])])
+        for i, row in enumerate(rows):
+            id_ = hashlib.sha256(f"{path.name}/{i}".encode()).hexdigest()[:25]
+            out.writerow([i, id_, *(row if labelled else row[:-1])])
+
+
+def _sonnets(path: Path, texts: list[str], which: range) -> None:
+    path.write_text("".join(f"{i + 1}\n\n{texts[i]}\n\n" for i in which), encoding="utf-8")
