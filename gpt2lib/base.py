@@ -14,7 +14,7 @@ from gpt2lib.heads import LanguageModel
 from gpt2lib.model import GPT2
 from gpt2lib.training import Training, fit
 
-TOY_CONFIG = dict(vocab_size=512, n_positions=384, n_embd=96, n_layer=3, n_head=4)
+TOY_CONFIG = dict(vocab_size=1024, n_positions=384, n_embd=96, n_layer=3, n_head=4)
 TOY_TRAINING = Training(epochs=1, batch_size=16, lr=4e-3, weight_decay=0.01)
 TOY_ROWS, TOY_LENGTH = 1600, 256
 
@@ -22,7 +22,7 @@ TOY_ROWS, TOY_LENGTH = 1600, 256
 def load_base(name: str):
     """A pretrained GPT-2 and its tokenizer.
 
-    name: what `GPT2.from_pretrained` takes, or "toy": 0.4 million parameters that know the toy data's language,
+    name: what `GPT2.from_pretrained` takes, or "toy": 0.5 million parameters that know the toy data's language,
     trained in about half a minute at the first use and then kept in the cache folder.
     """
     source = toy_base() if name == "toy" else name
@@ -41,7 +41,9 @@ def toy_base() -> Path:
         return folder
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     parts = toy.corpus(seed=0, documents=4000)
-    tokenizer = pretrain.train_tokenizer([t for texts in parts.values() for t in texts], 512, partial)
+    tokenizer = pretrain.train_tokenizer(
+        [t for texts in parts.values() for t in texts], TOY_CONFIG["vocab_size"], partial
+    )
     end = tokenizer.eos_token_id
     ids = {name: tokenize(texts, tokenizer) for name, texts in parts.items()}
     shares = dict.fromkeys(parts, 1 / len(parts))

@@ -4,12 +4,14 @@ The training itself is `training.fit` on a `heads.LanguageModel`; notebook 02_pr
 """
 
 import lzma
+import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from gpt2lib import toy
 from gpt2lib.encoding import Encoded
 
 END_OF_TEXT = "<|endoftext|>"
@@ -42,6 +44,24 @@ def read_corpus(path: str | Path) -> Iterator[str]:
         for line in file:
             if text := line.rstrip("\n").replace("\\n", "\n"):
                 yield text
+
+
+def corpus(source: str | Path = "") -> dict[str, list[str]]:
+    """The documents of every part of a corpus.
+
+    source: "toy", or a folder with one .txt or .txt.xz file a part (see `read_corpus`); "" takes the folder that
+    GPT2LIB_CORPUS names. Raises FileNotFoundError that says what to put where.
+    """
+    if source == "toy":
+        return toy.corpus(seed=1, documents=2000)
+    folder = str(source) or os.environ.get("GPT2LIB_CORPUS", "")
+    files = sorted(file for pattern in ("*.txt", "*.txt.xz") for file in Path(folder).glob(pattern)) if folder else []
+    if not files:
+        raise FileNotFoundError(
+            f"no .txt or .txt.xz file in {folder or 'GPT2LIB_CORPUS, which is not set'}; give a folder with one file "
+            "for each part of the corpus, one document a line, or source='toy'"
+        )
+    return {file.name.split(".")[0]: list(read_corpus(file)) for file in files}
 
 
 def hold_out(documents: Iterable[str], every: int) -> tuple[list[str], list[str]]:

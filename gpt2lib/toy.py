@@ -98,6 +98,12 @@ def question(rng: random.Random, subject: str, intent: str) -> str:
     return rng.choice(INTENTS[intent]).format(x=subject)
 
 
+def questions(rng: random.Random) -> str:
+    """Ways to ask the same thing, one a line, as a page of related questions would list them."""
+    subject, intent = rng.choice(SUBJECTS), rng.choice(list(INTENTS))
+    return "\n".join(form.format(x=subject) for form in rng.sample(INTENTS[intent], 3))
+
+
 def question_pair(rng: random.Random) -> tuple[str, str, int]:
     """Two questions and whether they ask the same; a different pair shares its subject or its intent."""
     subject, intent = rng.choice(SUBJECTS), rng.choice(list(INTENTS))
@@ -127,7 +133,7 @@ def corpus(seed: int, documents: int) -> dict[str, list[str]]:
     rng = random.Random(f"corpus/{seed}")
     return {
         "reviews": [review(rng, rng.choice([1, 2, 3, 4, 5]))[0] for _ in range(documents)],
-        "questions": [question(rng, rng.choice(SUBJECTS), rng.choice(list(INTENTS))) for _ in range(documents)],
+        "questions": [questions(rng) for _ in range(documents)],
         "poetry": [sonnet(rng) for _ in range(documents // 4)],
     }
 

@@ -9,8 +9,19 @@
 A new method is one file (a specification and its layer) and one import below, which registers it in METHODS.
 """
 
-from gpt2lib.adapters.base import METHODS, Spec, adapter_parameters, attach, detach, merge
+from gpt2lib.adapters.base import METHODS, Spec, adapter_parameters, attach, attached_spec, detach, merge
 from gpt2lib.adapters.files import load, save
 from gpt2lib.adapters.lora import LoRA
 
-__all__ = ["METHODS", "LoRA", "Spec", "adapter_parameters", "attach", "detach", "load", "merge", "save"]
+__all__ = [
+    "METHODS",
+    "LoRA",
+    "Spec",
+    "adapter_parameters",
+    "attach",
+    "attached_spec",
+    "detach",
+    "load",
+    "merge",
+    "save",
+]

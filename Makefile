@@ -1,0 +1,39 @@
+# Every target makes its own virtual environment first if there is none.
+PYTHON ?= python3
+BIN := .venv/bin
+STUDY ?= mini
+
+.PHONY: demo test lab study report notebooks format
+.DEFAULT_GOAL := demo
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: .venv/ready  ## the whole length on toy data: study, figures, report/demo.pdf
+	$(BIN)/gpt2lib study notebooks/studies/demo.toml
+	$(BIN)/gpt2lib report --study demo
+
+test: .venv/ready  ## everything that CI checks
+	$(BIN)/ruff check gpt2lib tests tools notebooks
+	$(BIN)/ruff format --check gpt2lib tests tools notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lab: .venv/ready  ## the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+study: .venv/ready  ## make study STUDY=mini|paper|demo: runs, tables, figures, PDF
+	$(BIN)/gpt2lib study notebooks/studies/$(STUDY).toml
+	$(BIN)/gpt2lib report --study $(STUDY)
+
+report: .venv/ready  ## figures and PDF from the committed tables; trains nothing
+	$(BIN)/gpt2lib report --study $(STUDY)
+
+notebooks: .venv/ready  ## execute all pairs from their .py halves and bring both in step
+	$(BIN)/python tools/execute_notebooks.py
+
+format: .venv/ready
+	$(BIN)/ruff check --fix gpt2lib tests tools notebooks
+	$(BIN)/ruff format gpt2lib tests tools notebooks

@@ -1,0 +1,93 @@
+"""The command line: parse, call, one line for an error."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gpt2lib")
+def cli():
+    """GPT-2 from scratch, and adapters that train few of its parameters.
+
+    Studies run notebooks in batches; the report is built from the tables they leave.
+    """
+
+
+@cli.command()
+@click.argument("study", metavar="FILE")
+@click.option("--runs", default="runs", show_default=True, help="Folder that holds one folder a study.")
+@click.option("--results", default="report/results", show_default=True, help="Where the collected tables go.")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core, or one on a GPU].")
+@click.option("--plan", "plan_only", is_flag=True, help="List the runs and whether they are done; run nothing.")
+@click.option("--collect", "collect_only", is_flag=True, help="Collect what is done; run nothing.")
+def study(study, runs, results, jobs, plan_only, collect_only):
+    """Do the runs of a study that are missing, and collect all results.
+
+    FILE is a TOML file such as notebooks/studies/demo.toml. A run that was interrupted goes on from its last
+    checkpoint; a failed one does not stop the others and is named at the end.
+    """
+    from gpt2lib.study import Study
+
+    batch = Study(study, runs, jobs)
+    if plan_only:
+        for run in batch.runs:
+            settings = ", ".join(f"{key}={value}" for key, value in run.parameters.items())
+            click.echo(f"{'done   ' if batch.done(run) else 'missing'} {run.name}: {run.notebook.stem}({settings})")
+        return
+    errors = {} if collect_only else batch.run(click.echo)
+    if any(map(batch.done, batch.runs)):
+        click.echo(f"collected into {batch.collect(results)}")
+    for name, error in errors.items():
+        click.echo(f"failed: {name}: {error}", err=True)
+    if errors:
+        sys.exit(1)
+
+
+@cli.command()
+@click.option("--study", default="mini", show_default=True, help="The collected study to report on.")
+@click.option("--results", default="report/results", show_default=True, help="Where its tables are.")
+@click.option("--figures", default="figures", show_default=True, help="Where the figures go, a folder a study.")
+@click.option("--source", default="report/report.typ", show_default=True, help="The report's Typst source.")
+@click.option("--output", help="The PDF [default: report/report.pdf, or report/STUDY.pdf for another than mini].")
+def report(study, results, figures, source, output):
+    """Redraw the figures and rebuild the PDF from collected tables; trains nothing."""
+    from gpt2lib.report import build
+
+    default = "report/report.pdf" if study == "mini" else f"report/{study}.pdf"
+    click.echo(f"wrote {build(study, Path(results), Path(figures), Path(source), Path(output or default))}")
+
+
+@cli.command()
+@click.option("--source", help="A folder in the course's layout, or 'toy' [default: GPT2LIB_DATA, data/, download].")
+@click.argument("tasks", nargs=-1)
+def data(source, tasks):
+    """Find, read and check the data of TASKS (all four by default), and count it."""
+    from gpt2lib.data import TASKS, load_task
+
+    for task in tasks or TASKS:
+        load_task(task, source)
+
+
+def main() -> None:
+    """Entry point: what is wrong with the input is one line on stderr and exit code 2."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (ValueError, OSError, KeyError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        click.echo(f"gpt2lib: {message}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Every figure: a table or a tensor in, a matplotlib figure out. The only file that plots.
+
+One theme, and one colour for each method everywhere (colour-blind safe).
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+sns.set_theme(
+    style="whitegrid", context="paper", palette="colorblind", rc={"figure.dpi": 80, "svg.hashsalt": "gpt2lib"}
+)
+_palette = sns.color_palette("colorblind")
+COLOURS = {
+    "last-linear": _palette[0],
+    "full": _palette[1],
+    "lora": _palette[2],
+    "krona": _palette[3],
+    "alpha-lora": _palette[4],
+    "graph-lora": _palette[5],
+    "kan-lora": _palette[6],
+    "floor": (0.45, 0.45, 0.45),
+}
+TASK_TITLES = {"sst": "SST (5 classes)", "cfimdb": "CFIMDB", "quora": "Quora pairs", "sonnets": "Sonnets"}
+
+
+def attention_maps(weights: np.ndarray, tokens: Sequence[str]) -> Figure:
+    """How much each token (row) looks at each other one (column), for every head. weights: [n_head, seq, seq]."""
+    figure, axes = plt.subplots(1, len(weights), figsize=(2.6 * len(weights), 2.9), sharey=True, squeeze=False)
+    for head, (axis, pattern) in enumerate(zip(axes[0], weights, strict=True)):
+        sns.heatmap(pattern, ax=axis, vmin=0, vmax=1, cmap="viridis", cbar=False, square=True)
+        axis.set_xticks(np.arange(len(tokens)) + 0.5, tokens, rotation=90)
+        axis.set_yticks(np.arange(len(tokens)) + 0.5, tokens, rotation=0)
+        axis.set_title(f"head {head}")
+    return _done(figure)
+
+
+def positions(wpe: np.ndarray) -> Figure:
+    """Cosine of the position embeddings, every one with every other. wpe: [n_positions, n_embd]."""
+    unit = wpe / np.linalg.norm(wpe, axis=1, keepdims=True)
+    figure, axis = plt.subplots(figsize=(3.6, 3.0))
+    image = axis.imshow(unit @ unit.T, cmap="RdBu_r", vmin=-1, vmax=1)
+    axis.grid(False)
+    axis.set(xlabel="position", ylabel="position")
+    figure.colorbar(image, label="cosine")
+    return _done(figure)
+
+
+def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylabel: str, log: bool = False) -> Figure:
+    """A few named lines over one axis."""
+    figure, axis = plt.subplots(figsize=(4.2, 2.6))
+    for name, y in ys.items():
+        axis.plot(x, y, label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if log:
+        axis.set_yscale("log")
+    if len(ys) > 1:
+        axis.legend()
+    return _done(figure)
+
+
+def learning_curve(history: list[dict], metric: str, floors: dict[str, float] | None = None) -> Figure:
+    """A run's training loss, and its dev metric with floors as dashed lines, over the steps."""
+    table = pd.DataFrame(history)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.5))
+    left.plot(table["step"], table["train_loss"], marker="o", label="training batch")
+    left.plot(table["step"], table["loss"], marker="s", label="dev")
+    left.set(xlabel="step", ylabel="loss (nats)")
+    left.legend()
+    right.plot(table["step"], table[metric], marker="s", color=_palette[1])
+    for (name, value), style in zip((floors or {}).items(), ("--", ":", "-."), strict=False):
+        right.axhline(value, color=COLOURS["floor"], linestyle=style, label=name)
+    right.set(xlabel="step", ylabel=f"dev {metric}")
+    if floors:
+        right.legend()
+    return _done(figure)
+
+
+def confusion(labels: Sequence[int], predictions: Sequence[int], names: Sequence[str]) -> Figure:
+    """How often each class (row) was called each other (column), in examples."""
+    counts = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(counts, (np.asarray(labels), np.asarray(predictions)), 1)
+    figure, axis = plt.subplots(figsize=(0.6 * len(names) + 2, 0.5 * len(names) + 1.6))
+    sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, xticklabels=names, yticklabels=names, ax=axis)
+    axis.set(xlabel="predicted", ylabel="true")
+    return _done(figure)
+
+
+def singular_values(deltas: dict[str, np.ndarray], rank: int) -> Figure:
+    """Singular values of weight updates, largest first. deltas: name -> [d_out, d_in]."""
+    figure, axis = plt.subplots(figsize=(4.2, 2.6))
+    for name, delta in deltas.items():
+        values = np.linalg.svd(delta, compute_uv=False)[: 2 * rank]
+        axis.plot(range(1, len(values) + 1), values, marker="o", label=name)
+    axis.axvline(rank + 0.5, color=COLOURS["floor"], linestyle="--", label=f"rank {rank}")
+    axis.set(xlabel="number", ylabel="singular value of the update")
+    axis.legend()
+    return _done(figure)
+
+
+def overlap_floors(table: pd.DataFrame) -> Figure:
+    """chrF of a model and of the floors, in both conventions. table: one row each, with chrf_whole, chrf_continuation."""
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 0.35 * len(table) + 1.0), sharey=True)
+    for axis, convention in zip(axes, ("whole", "continuation"), strict=True):
+        floor = table.index.str.startswith("given")
+        colours = [COLOURS["floor"] if f else _palette[1] for f in floor]
+        axis.barh(table.index, table[f"chrf_{convention}"], color=colours)
+        axis.set(xlabel=f"chrF, {convention}")
+        axis.invert_yaxis()
+    axes[1].invert_yaxis()  # shared: turned twice
+    return _done(figure)
+
+
+def methods(table: pd.DataFrame) -> Figure:
+    """Dev accuracy (or perplexity) of every method with its 95 % interval, one panel a task; floors are grey."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(1.9 * len(tasks) + 0.6, 2.6), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        rows = table[table["task"] == task].reset_index(drop=True)
+        for i, row in rows.iterrows():
+            error = None if np.isnan(row["low"]) else [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+            axis.bar(i, row["value"], yerr=error, color=method_colour(row["method"]), capsize=2, ecolor="0.2")
+        axis.set_xticks(range(len(rows)), rows["method"], rotation=60, ha="right")
+        axis.set_title(TASK_TITLES.get(task, task))
+        axis.set_ylabel(f"dev {rows['metric'][0]}")
+        axis.grid(axis="x", visible=False)
+    return _done(figure)
+
+
+def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Dev metric over the examples seen so far (in epochs), every method in its colour; dashed: bag of words."""
+    tasks = list(dict.fromkeys(history["task"]))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(1.9 * len(tasks) + 0.6, 2.4), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        metric = "perplexity" if task == "sonnets" else "accuracy"
+        for (method, seed), rows in history[history["task"] == task].groupby(["method", "seed"], sort=False):
+            label = method if seed == history["seed"].min() else None
+            axis.plot(rows["epoch"], rows[metric], marker="o", markersize=3, color=method_colour(method), label=label)
+        floor = table[(table["task"] == task) & table["method"].isin(["bag of words", "before training"])]
+        for _, row in floor.iterrows():
+            axis.axhline(row["value"], color=COLOURS["floor"], linestyle="--", label=row["method"])
+        axis.set(xlabel="epoch", ylabel=f"dev {metric}", title=TASK_TITLES.get(task, task))
+        axis.legend(fontsize=6)
+    return _done(figure)
+
+
+def cost(table: pd.DataFrame) -> Figure:
+    """Trained parameters, training time and peak memory of every method on every task: three different claims."""
+    trained = table[table["seconds"].notna()]
+    panels = [("trained_params", "trained parameters", 1), ("seconds", "training time (min)", 60)]
+    panels.append(("peak_memory_mb", "peak memory (MB)", 1))
+    figure, axes = plt.subplots(1, 3, figsize=(8.2, 2.5))
+    tasks, methods = list(dict.fromkeys(trained["task"])), list(dict.fromkeys(trained["method"]))
+    for axis, (column, label, unit) in zip(axes, panels, strict=True):
+        for i, method in enumerate(methods):
+            values = trained[trained["method"] == method].set_index("task")[column].reindex(tasks) / unit
+            places = np.arange(len(tasks)) + (i - (len(methods) - 1) / 2) * 0.8 / len(methods)
+            axis.bar(places, values, width=0.8 / len(methods), color=method_colour(method), label=method)
+        axis.set_xticks(range(len(tasks)), tasks, rotation=30)
+        axis.set_ylabel(label)
+        axis.grid(axis="x", visible=False)
+    axes[0].set_yscale("log")
+    axes[0].legend(fontsize=6)
+    return _done(figure)
+
+
+def pretraining(history: pd.DataFrame) -> Figure:
+    """Held-out perplexity of the base model over the tokens it was trained on."""
+    figure, axis = plt.subplots(figsize=(4.2, 2.4))
+    axis.plot(history["tokens"] / 1e6, history["perplexity"], marker="o", markersize=3, color=_palette[0])
+    axis.set(xlabel="tokens trained on (millions)", ylabel="held-out perplexity", yscale="log")
+    return _done(figure)
+
+
+def sonnet_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """chrF of every method's sonnets and of completions that know nothing (grey), whole and continuation only; dotted
+    lines are published scores."""
+    figure, axes = plt.subplots(1, 2, figsize=(7.6, 0.32 * len(table) + 1.1), sharey=True)
+    for axis, convention in zip(axes, ("whole", "continuation"), strict=True):
+        colours = [method_colour(method) for method in table["method"]]
+        axis.barh(table["method"], table[f"chrf_{convention}"], color=colours)
+        for _, row in published.iterrows():
+            axis.axvline(row["value"], color="black", linestyle=":")
+            axis.text(row["value"], -0.6, f" {row['value']:g}", fontsize=6, va="bottom", ha="center")
+        axis.set_xlabel(f"chrF, {convention}" + (" sonnet" if convention == "whole" else " only"))
+        axis.grid(axis="y", visible=False)
+    axes[0].invert_yaxis()
+    return _done(figure)
+
+
+def method_colour(method: str):
+    return COLOURS.get(method, COLOURS["floor"])
+
+
+def _done(figure: Figure) -> Figure:
+    figure.tight_layout()
+    plt.close(figure)  # a notebook shows the figure that a cell returns; left open, it would be shown twice
+    return figure

@@ -1,0 +1,174 @@
+"""What a run leaves behind: result.json and the files beside it. Notebooks call `write_run` in their last cell."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from gpt2lib import adapters
+from gpt2lib.data import TaskData
+from gpt2lib.tasks import write_submission
+from gpt2lib.training import Progress, Training, evaluate, trained_parameters
+
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "sacrebleu", "papermill")
+
+
+def write_run(
+    folder: str | Path,
+    data: TaskData,
+    model,
+    encoder,
+    progress: Progress,
+    settings: Training,
+    metrics: dict,
+    base_model: str,
+    method: str,
+    test_predictions: list | None = None,
+    files: dict | None = None,
+) -> None:
+    """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
+    example), the trained weights (adapter/ and head.safetensors), and last of all result.json. Nothing if folder is "".
+
+    metrics: what the run measured on dev. test_predictions: texts for sonnets; classes are predicted here.
+    files: further JSON files, by name.
+    """
+    if not folder:
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dev = encoder(data.dev, score_from_prompt=True)
+    _, predictions = evaluate(model, dev, settings.batch_size)
+    rows = {"id": [e.id for e in data.dev]}
+    if data.classes:
+        classes = [p for p, _ in predictions]
+        labels = [e.label for e in data.dev]
+        rows |= {"label": labels, "prediction": classes, "loss": [loss for _, loss in predictions]}
+        rows["correct"] = [p == label for p, label in zip(classes, labels, strict=True)]
+        write_submission(folder / "dev-predictions.csv", data.name, data.dev, classes)
+        _, test = evaluate(model, encoder(data.test), settings.batch_size)
+        test_predictions = [p for p, _ in test]
+    else:
+        rows |= {"loss": predictions, "tokens": [model.weight(e) for e in dev]}
+    if test_predictions is not None:
+        name = "test-predictions.csv" if data.classes else "test-sonnets.txt"
+        write_submission(folder / name, data.name, data.test, test_predictions)
+    pd.DataFrame(rows).to_csv(folder / "examples.csv", index=False)
+    pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)
+    for name, content in (files or {}).items():
+        _write_json(folder / name, content)
+    if adapters.attached_spec(model.body):
+        adapters.save(model.body, folder / "adapter")
+    trained = trained_parameters(model)
+    head = {name: p.detach() for name, p in trained.items() if name.startswith("head.") or name == "body.output_weight"}
+    if head:
+        save_file(head, folder / "head.safetensors")
+    added = [*adapters.adapter_parameters(model.body).values(), *head.values()]
+
+    _write_json(
+        folder / "result.json",
+        {
+            "task": data.name,
+            "source": data.source,
+            "method": method,
+            "base_model": base_model,
+            "base_params": count(model.parameters()) - count(added),
+            "trained_params": count(trained.values()),
+            "trained_params_head": count(head.values()),
+            "data_hash": hashlib.sha256(repr((data.train, data.dev)).encode()).hexdigest()[:16],
+            "shortened_examples": encoder.shortened(encoder(data.train)),
+        }
+        | _settings(settings)
+        | training_facts(progress)
+        | {"metrics": metrics}
+        | environment(),
+    )
+
+
+def write_pretraining(
+    folder: str | Path,
+    model,
+    progress: Progress,
+    settings: Training,
+    metrics: dict,
+    name: str,
+    source: str,
+    samples: list[str],
+) -> None:
+    """Write the record of a pretrained base model beside its folder: history.csv, samples.json, result.json."""
+    if not folder:
+        return
+    folder = Path(folder)
+    pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)
+    _write_json(folder / "samples.json", samples)
+    parameters = count(model.parameters())
+    about = {
+        "task": "pretraining",
+        "source": "toy" if source == "toy" else "real",
+        "method": "full",
+        "base_model": name,
+    }
+    about |= {"base_params": parameters, "trained_params": parameters, "trained_params_head": 0}
+    _write_json(
+        folder / "result.json",
+        about | _settings(settings) | training_facts(progress) | {"metrics": metrics} | environment(),
+    )
+
+
+def _settings(settings: Training) -> dict:
+    return {name: getattr(settings, name) for name in ("batch_size", "lr", "weight_decay", "precision", "seed")}
+
+
+def count(parameters) -> int:
+    return sum(p.numel() for p in parameters)
+
+
+def training_facts(progress: Progress) -> dict:
+    """How much was trained, how long it took, and how much memory the process held at its peak."""
+    return {
+        "steps": progress.step,
+        "examples": progress.examples,
+        "tokens": progress.tokens,
+        "padded_tokens": progress.padded_tokens,
+        "seconds": progress.seconds,
+        "seconds_evaluating": progress.seconds_evaluating,
+        "tokens_per_second": progress.tokens_per_second,
+        "peak_memory_mb": progress.peak_memory_mb,
+    }
+
+
+def environment() -> dict:
+    """Hardware, versions, and the revision of the code."""
+    cuda = torch.cuda.is_available()
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return {
+        "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {torch.get_num_threads()} threads",
+        "revision": git("rev-parse", "--short", "HEAD") or "no git",
+        "revision_clean": not git("status", "--porcelain"),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _write_json(path: Path, content) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)

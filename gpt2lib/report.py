@@ -1,0 +1,154 @@
+"""The report: from a study's collected tables to summaries with intervals, figures, and the PDF. Trains nothing.
+
+Each figure lies beside the table that it was drawn from; the Typst source reads those tables and no other number.
+"""
+
+import datetime
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from gpt2lib import figures
+
+PUBLISHED_SONNET_CHRF = "chrF"  # the metric of published.csv that the sonnet figure marks
+EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp: the same tables give the same bytes
+
+
+def build(study: str, results: Path, figure_folder: Path, source: Path, output: Path) -> Path:
+    """Draw the figures of a collected study and compile the PDF; returns its path.
+
+    Raises FileNotFoundError if the study was not collected, and ValueError for a table with a column missing.
+    """
+    table_path = results / f"{study}.csv"
+    if not table_path.is_file():
+        raise FileNotFoundError(f"there is no {table_path}; run `gpt2lib study notebooks/studies/{study}.toml` first")
+    runs = pd.read_csv(table_path)
+    needed = {"task", "method", "base_model", "seed", "trained_params", "seconds", "peak_memory_mb"}
+    if missing := needed - set(runs.columns):
+        raise ValueError(f"{table_path}: no column {', '.join(sorted(missing))}; collect the study again")
+    history = pd.read_csv(results / f"{study}-history.csv")
+    examples = pd.read_parquet(results / f"{study}-examples.parquet")
+    sonnets = json.loads((results / f"{study}-sonnets.json").read_text(encoding="utf-8"))
+    published = pd.read_csv(source.parent / "published.csv")
+
+    folder = figure_folder / study
+    folder.mkdir(parents=True, exist_ok=True)
+    methods = summarise(runs, examples)
+    _save(folder, "methods", methods, figures.methods(methods))
+    adapted = history[history["task"] != "pretraining"]
+    _save(folder, "learning-curves", adapted, figures.learning_curves(adapted, methods))
+    _save(folder, "cost", methods, figures.cost(methods), keep_table=False)
+    if (history["task"] == "pretraining").any():
+        pretraining = history[history["task"] == "pretraining"].dropna(axis=1, how="all")
+        _save(folder, "pretraining", pretraining, figures.pretraining(pretraining))
+    if sonnets:
+        scores = sonnet_scores(runs, sonnets)
+        reference = published[published["metric"] == PUBLISHED_SONNET_CHRF]
+        _save(folder, "sonnets", scores, figures.sonnet_scores(scores, reference))
+
+    import typst  # only the report needs it
+
+    root = Path(os.path.commonpath([p.resolve() for p in (source, results, folder)]))
+    inputs = {"study": study, "results": _below(results, root), "figures": _below(folder, root)}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_suffix(".partial.pdf")
+    try:
+        typst.compile(
+            str(source),
+            output=str(partial),
+            root=str(root),
+            sys_inputs=inputs,
+            ignore_system_fonts=True,
+            timestamp=int(EPOCH.timestamp()),
+        )
+    except typst.TypstError as error:
+        raise ValueError(f"{source}: {str(error).strip().splitlines()[0]}") from None
+    os.replace(partial, output)
+    return output
+
+
+def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
+    """One row for each task and method, means over seeds, with a 95 % interval of the main metric over dev examples.
+
+    Accuracies: Wilson's interval, at the number of examples of one dev set. Perplexity: bootstrap over the sonnets.
+    The floors of each task stand as methods of their own: "majority class", "bag of words".
+    """
+    rows = []
+    for (task, method), group in runs[runs["task"] != "pretraining"].groupby(["task", "method"], sort=False):
+        per_example = examples[(examples["task"] == task) & (examples["method"] == method)]
+        first = group.iloc[0]
+        row = {"task": task, "method": method, "base_model": first["base_model"], "seeds": len(group)}
+        if task == "sonnets":
+            row |= {"metric": "perplexity", "value": group["perplexity"].mean()}
+            row["low"], row["high"] = bootstrap_perplexity(per_example["loss"], per_example["tokens"])
+        else:
+            row |= {"metric": "accuracy", "value": group["accuracy"].mean(), "macro_f1": group["macro_f1"].mean()}
+            row["low"], row["high"] = wilson(row["value"], len(per_example) // len(group))
+        for column in (
+            "trained_params",
+            "trained_params_head",
+            "seconds",
+            "tokens_per_second",
+            "peak_memory_mb",
+            "steps",
+        ):
+            row[column] = group[column].mean()
+        row |= {"lr": first["lr"], "batch_size": first["batch_size"], "epochs": first["epochs"], "rank": first["rank"]}
+        row["targets"] = first["targets"]
+        rows.append(row)
+    for task, group in runs.groupby("task", sort=False):
+        if "bag_of_words_accuracy" in group and group["bag_of_words_accuracy"].notna().any():
+            count = (examples["run"] == group.iloc[0]["run"]).sum()
+            for method, column in (("majority class", "majority_accuracy"), ("bag of words", "bag_of_words_accuracy")):
+                value = group.iloc[0][column]
+                low, high = wilson(value, count)
+                row = {"task": task, "method": method, "base_model": "", "metric": "accuracy", "value": value}
+                row |= {"low": low, "high": high, "trained_params": 0.0}
+                if method == "bag of words":
+                    row |= {"macro_f1": group.iloc[0]["bag_of_words_macro_f1"]}
+                    row |= {"trained_params": group.iloc[0]["bag_of_words_params"]}
+                rows.append(row)
+        elif "perplexity_before" in group and group["perplexity_before"].notna().any():
+            value = group.iloc[0]["perplexity_before"]
+            rows.append({"task": task, "method": "before training", "metric": "perplexity", "value": value})
+    return pd.DataFrame(rows)
+
+
+def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
+    """The overlap scores and the form of each method's sonnets, and those of the floors below them."""
+    columns = ["chrf_whole", "chrf_continuation", "bleu_whole", "bleu_continuation"]
+    form = ["lines", "rhyme_rate", "copied_line_rate"]
+    ours = runs[runs["task"] == "sonnets"].groupby("method", sort=False)[columns + form].mean()
+    floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
+    return pd.concat([ours, floors]).rename_axis("method").reset_index()
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` examples (Wilson 1927)."""
+    interval = stats.binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
+    return interval.low, interval.high
+
+
+def bootstrap_perplexity(nats: pd.Series, tokens: pd.Series) -> tuple[float, float]:
+    """95 % percentile interval of exp(sum of nats / sum of tokens) over the sonnets."""
+
+    def perplexity(nats, tokens, axis=-1):
+        return np.exp(nats.sum(axis) / tokens.sum(axis))
+
+    done = stats.bootstrap((nats, tokens), perplexity, paired=True, vectorized=True, method="percentile", rng=0)
+    return done.confidence_interval.low, done.confidence_interval.high
+
+
+def _save(folder: Path, name: str, table: pd.DataFrame, figure, keep_table: bool = True) -> None:
+    if keep_table:
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+
+
+def _below(path: Path, root: Path) -> str:
+    return "/" + path.resolve().relative_to(root).as_posix()

@@ -1,0 +1,39 @@
+"""What notebooks share to show and to check."""
+
+import pandas as pd
+import torch
+
+
+def check(claim: str, passed: bool, seen: object = "", look: str = "") -> None:
+    """Print that a claim holds, in words that are the same on every machine; raise AssertionError with what was seen
+    and where to look if it does not."""
+    if not passed:
+        raise AssertionError(f"does not hold: {claim}; seen: {seen}" + (f"; look at {look}" if look else ""))
+    print(f"holds: {claim}")
+
+
+def check_close(claim: str, seen: torch.Tensor, expected: torch.Tensor, tolerance: float, look: str = "") -> None:
+    """Check that the largest absolute difference of two tensors is at most `tolerance`."""
+    difference = (seen - expected).abs().max().item()
+    check(f"{claim} (largest difference at most {tolerance:g})", difference <= tolerance, f"{difference:.3g}", look)
+
+
+def count_table(model) -> pd.DataFrame:
+    """Parameters of a model, all and trained, by its parts."""
+    names = {"wte": "token embedding", "wpe": "positions", "ln_f": "final norm", "output_weight": "output layer"}
+    rows = {}
+    for name, p in model.named_parameters():
+        part = name.removeprefix("body.").split(".")[0]
+        row = rows.setdefault(names.get(part, part), {"parameters": 0, "trained": 0})
+        row["parameters"] += p.numel()
+        row["trained"] += p.numel() * p.requires_grad
+    table = pd.DataFrame(rows).T.astype(int)
+    table.loc["total"] = table.sum()
+    return table
+
+
+def mistakes(examples: list, predictions: list[int], most: int = 5) -> pd.DataFrame:
+    """The first examples that were predicted wrongly."""
+    wrong = [(e.text, e.pair, e.label, p) for e, p in zip(examples, predictions, strict=True) if e.label != p][:most]
+    table = pd.DataFrame(wrong, columns=["text", "pair", "label", "predicted"])
+    return table.dropna(axis=1, how="all")

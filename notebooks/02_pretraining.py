@@ -1,0 +1,200 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Pretraining: a small GPT-2 of one's own
+#
+# **The question.** Adapters change a model that knows language already. Where does that knowledge come from, and how
+# much of it can be had on a laptop?
+#
+# After this notebook you can
+# - train a byte-level BPE tokenizer like GPT-2's,
+# - pack documents into rows without any padding,
+# - pretrain a small GPT-2, resume it after an interruption, and save it so that transformers loads it too.
+
+# %% tags=["parameters"]
+source: str = "toy"  # "toy", a folder with one .txt or .txt.xz file a part, or "" for GPT2LIB_CORPUS
+parts: list = ["reviews", "questions", "poetry"]  # parts of the corpus to train on
+shares: list = [0.4, 0.3, 0.3]  # of the tokens, for each part
+name: str = "toy-brief"  # what the model is called: its folder's name
+vocab_size: int = 512  # entries of the tokenizer
+n_layer: int = 2  # blocks
+n_head: int = 4  # attention heads
+n_embd: int = 64  # width
+length: int = 128  # tokens a row, and the model's n_positions
+tokens: int = 200000  # to train on
+batch_size: int = 16  # rows per update
+lr: float = 4e-3  # highest learning rate
+weight_decay: float = 0.01  # decoupled, as in AdamW
+warmup: float = 0.05  # fraction of the steps in which the learning rate rises
+eval_every: int = 25  # steps between evaluations
+precision: str = "float32"  # or "bf16" where the hardware is fast at it
+seed: int = 0  # of the weights and the order of the data
+out: str = ""  # folder for the model and the results; "" keeps none
+
+# %%
+import random
+import tempfile
+from pathlib import Path
+
+import torch
+
+from gpt2lib import GPT2, GPT2Config, figures, pretrain, show
+from gpt2lib.encoding import load_tokenizer, tokenize
+from gpt2lib.heads import LanguageModel
+from gpt2lib.record import write_pretraining
+from gpt2lib.training import Training, evaluate, fit
+
+folder = Path(out or tempfile.mkdtemp()) / name
+share = dict(zip(parts, shares, strict=True))
+
+# %% [markdown]
+# ## The text
+#
+# Every hundredth document of each part is held out; no model sees it in training.
+
+# %%
+documents = pretrain.corpus(source)
+train, held_out = {}, {}
+for part in parts:
+    train[part], held_out[part] = pretrain.hold_out(documents[part], every=100)
+    print(f"{part}: {len(train[part])} documents, {len(held_out[part])} held out")
+
+# %% [markdown]
+# ## The tokenizer
+#
+# Byte-level BPE begins with the 256 bytes and merges the pair of neighbours that is most frequent, again and again
+# (Sennrich et al. 2016; Radford et al. 2019). Frequent words become one token; any text can be written.
+
+# %%
+rng = random.Random(seed)
+sample = [text for part in parts for text in rng.sample(train[part], min(len(train[part]), 15_000))]
+tokenizer = pretrain.train_tokenizer(sample, vocab_size, folder)
+text = held_out[parts[0]][0][:60]
+print(tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]))
+
+# %% tags=["nbval-check-output"]
+texts = [text for part in parts for text in held_out[part]]
+back = tokenizer.batch_decode(tokenizer(texts)["input_ids"])
+show.check("decoding gives every held-out text back, byte for byte", back == texts)
+show.check("the end of text is the last token", tokenizer.eos_token_id == len(tokenizer) - 1 == vocab_size - 1)
+
+# %% [markdown]
+# ## Packing
+#
+# Documents of all lengths are laid end to end, an end-of-text token before each, and cut into rows of `length` tokens:
+# nothing is padding, and every token but the first of a row is a lesson. Small parts are repeated to get their share.
+
+# %%
+end = tokenizer.eos_token_id
+ids = {part: tokenize(train[part], tokenizer) for part in parts}
+rows = pretrain.mix(ids, share, end, length, tokens, seed)
+dev_rows = {part: pretrain.pack(tokenize(held_out[part], tokenizer), end, length, 20, seed) for part in parts}
+dev = [row for part in parts for row in dev_rows[part]]
+print(f"{len(rows)} rows of {length} tokens to train on, {len(dev)} held out")
+
+# %% tags=["nbval-check-output"]
+show.check("every row is full", {len(row.ids) for row in rows} == {length})
+
+# %% [markdown]
+# ## Training
+#
+# The model starts from random weights (section 2.3 of Radford et al. 2019: normal, 0.02, smaller on the residual
+# path), where it gives every token about the same chance: the loss starts at about $\log V$.
+
+# %%
+torch.manual_seed(seed)
+model = GPT2(
+    GPT2Config(
+        n_layer=n_layer,
+        n_head=n_head,
+        n_embd=n_embd,
+        vocab_size=vocab_size,
+        n_positions=length,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+)
+language_model = LanguageModel(model)
+show.count_table(language_model)
+
+# %% tags=["nbval-check-output"]
+untrained, _ = evaluate(language_model, dev)
+uniform = torch.tensor(float(vocab_size)).log()
+show.check_close("an untrained model's loss is log(vocab_size)", torch.tensor(untrained["loss"]), uniform, 0.3)
+
+# %%
+settings = Training(
+    epochs=1,
+    batch_size=batch_size,
+    lr=lr,
+    weight_decay=weight_decay,
+    warmup=warmup,
+    eval_every=eval_every,
+    precision=precision,
+    seed=seed,
+)
+progress = fit(language_model, rows, dev, settings, folder=out or None)
+
+# %%
+figures.learning_curve(progress.history, "perplexity")
+
+# %% [markdown]
+# ## What it knows
+#
+# Perplexity on the held-out documents of each part: how many tokens the model wavers between, on average.
+
+# %%
+metrics, _ = evaluate(language_model, dev)
+by_part = {f"perplexity_{part}": evaluate(language_model, dev_rows[part])[0]["perplexity"] for part in parts}
+{part: round(value, 1) for part, value in by_part.items()}
+
+# %% tags=["nbval-check-output"]
+show.check("perplexity fell to less than a fifth", metrics["perplexity"] < untrained["perplexity"] / 5, metrics)
+
+# %%
+model.eval()
+prompt = torch.full((3, 1), end)
+written = model.generate(
+    prompt, max_new_tokens=length - 1, top_p=0.9, eos_token_id=end, generator=torch.Generator().manual_seed(seed)
+)
+samples = tokenizer.batch_decode(written, skip_special_tokens=True)
+for text in samples:
+    print(text[:200], "\n---")
+
+# %% [markdown]
+# ## Saved, in transformers' layout
+
+# %%
+model.save_pretrained(folder)
+again = GPT2.from_pretrained(folder)
+load_tokenizer(folder)
+sorted(file.name for file in folder.iterdir())
+
+# %% tags=["nbval-check-output"]
+same = all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+show.check("the saved model is the trained one, bit for bit", same)
+
+# %%
+write_pretraining(out, model, progress, settings, metrics | by_part, name, source, samples)
+
+# %% [markdown]
+# ## What we saw, and what it does not show
+#
+# A few million tokens teach spelling, common phrases and the manner of each part; they do not teach the world. A model
+# that has seen 10 000 times fewer words than GPT-2 is no GPT-2, and results on it are never shown as GPT-2's.
+#
+# **Try it.** Halve `n_embd` and double `tokens`: the same time, about. Which one has the lower held-out perplexity?
+#
+# **References.** Radford et al. 2019 (GPT-2); Sennrich, Haddow and Birch 2016 (BPE).

@@ -1,0 +1,127 @@
+"""Data: the course's files are read whole, and each kind of damage is one error with its file and line."""
+
+import shutil
+
+import pytest
+
+from gpt2lib.data import HASHES, TASKS, load_task
+
+TABLE = "\tid\tsentence\tsentiment\n0\ta1\tA fine film .\t3\n1\tb2\tA dull one .\t1\n"
+
+
+@pytest.mark.parametrize(
+    ("task", "counts"),
+    [("sst", (8544, 1101, 2210)), ("cfimdb", (1707, 245, 488)), ("quora", None), ("sonnets", (131, 12, 12))],
+)
+def test_the_courses_files(real_data, task, counts, capsys):
+    data = load_task(task)
+    if counts:
+        assert (len(data.train), len(data.dev), len(data.test)) == counts
+    assert f"{len(data.train)} train, {len(data.dev)} dev, {len(data.test)} test" in capsys.readouterr().out
+    assert all(example.label is None for example in data.test)
+    if task == "sonnets":
+        assert all(len(example.text.splitlines()) == 3 for example in data.test)
+        assert data.dev[0].id == "132" and data.dev[0].text.startswith("Thine eyes I love, and they, as pitying me,")
+    else:
+        assert {example.label for example in data.train} == set(range(data.classes))
+        assert all(example.text == example.text.strip() for example in data.train)
+    if task == "quora":  # odd quoting: doubled quotes inside quoted fields
+        assert any(example.text.startswith('"In Breaking Bad') for example in data.test)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_toy_data_is_seeded_balanced_and_called_toy(task, toy_folder, tmp_path):
+    from gpt2lib import toy
+
+    data = load_task(task, "toy")
+    assert data.source == "toy" and "toy" in str(data)
+    again = toy.write(tmp_path / "again")
+    assert all(file.read_bytes() == (again / file.name).read_bytes() for file in toy_folder.iterdir())
+    texts = {(e.text, e.pair) for e in data.train}
+    assert sum((e.text, e.pair) in texts for e in data.dev) < 0.5 * len(data.dev)
+    if data.classes:
+        labels = [e.label for e in data.train]
+        assert min(labels.count(label) for label in range(data.classes)) > 0.03 * len(labels)
+
+
+def test_where_files_are_looked_for(toy_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPT2LIB_DATA", str(toy_folder))
+    assert load_task("sst").train == load_task("sst", toy_folder).train
+    monkeypatch.setenv("GPT2LIB_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"quora-train\.csv is not in .*GPT2LIB_DATA.*toy"):
+        load_task("quora")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load_task("sst", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="possible: sst, cfimdb, quora, sonnets"):
+        load_task("sts")
+
+
+def test_downloads_are_checked(tmp_path, monkeypatch):
+    import pooch
+
+    from gpt2lib import data
+
+    asked = {}
+
+    def retrieve(url, known_hash, path, fname, progressbar):
+        asked[fname] = (url, known_hash)
+        raise ValueError("SHA256 hash of downloaded file does not match")
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    monkeypatch.setenv("GPT2LIB_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="not the course's file"):
+        data.find_file("sonnets.txt")
+    url, known_hash = asked["sonnets.txt"]
+    assert url.startswith("https://") and known_hash == f"sha256:{HASHES['sonnets.txt']}"
+
+
+def damaged(toy_folder, tmp_path, name, content) -> None:
+    shutil.copytree(toy_folder, tmp_path / "data", dirs_exist_ok=True)
+    (tmp_path / "data" / name).write_text(content, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: the file is empty"),
+        ("\tid\ttext\tsentiment\n", "line 1: no column sentence"),
+        ("\tid\tsentence\n0\ta\tfine\n", "line 1: no column sentiment"),
+        ("\tid\tsentence\tsentiment\n", "line 2: there is no row"),
+        (TABLE + "2\tc3\tcut sho", "line 4: 3 columns, the header has 4"),
+        (TABLE + "2\tc3\tgood\t5\n", "line 4: sentiment is '5'; possible: 0 to 4"),
+        (TABLE + "2\tc3\tgood\t\n", "line 4: sentiment is ''"),
+        (TABLE + "2\tc3\tgood\t2.5\n", "line 4: sentiment is '2.5'"),
+        (TABLE + "2\tc3\tgood\tnan\n", "line 4: sentiment is 'nan'"),
+        (TABLE + "2\tc3\t  \t2\n", "line 4: the sentence is empty"),
+        (TABLE + "2\t\tgood\t2\n", "line 4: the id is empty"),
+        (TABLE + '2\tc3\t"an open quote\t2\n3\td4\tswallowed\t1\n', "line 4: 3 columns"),
+    ],
+)
+def test_each_malformed_table_is_one_error_with_its_line(toy_folder, tmp_path, content, message):
+    damaged(toy_folder, tmp_path, "ids-sst-dev.csv", content)
+    with pytest.raises(ValueError, match=rf"ids-sst-dev\.csv, {message}"):
+        load_task("sst", tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: no numbered sonnet"),
+        ("only a title\n", "line 1: no numbered sonnet"),
+        ("1\n\none line\n", "line 1: sonnet 1 has 1 lines"),
+        ("1\n\n" + "line\n" * 14 + "\n2\n", "line 18: sonnet 2 has 0 lines"),
+    ],
+)
+def test_each_malformed_sonnet_is_one_error_with_its_line(toy_folder, tmp_path, content, message):
+    damaged(toy_folder, tmp_path, "sonnets.txt", content)
+    with pytest.raises(ValueError, match=rf"sonnets\.txt, {message}"):
+        load_task("sonnets", tmp_path / "data")
+
+
+def test_a_test_file_needs_no_label_and_a_missing_file_is_named(toy_folder, tmp_path):
+    damaged(toy_folder, tmp_path, "ids-sst-test-student.csv", "0\t\tid\tsentence\n1\t0.0\tx9\tA fine film .\n")
+    (test,) = load_task("sst", tmp_path / "data").test
+    assert (test.id, test.text, test.label) == ("x9", "A fine film .", None)
+    (tmp_path / "data" / "ids-sst-dev.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"ids-sst-dev\.csv"):
+        load_task("sst", tmp_path / "data")

@@ -1,0 +1,106 @@
+"""Decoding: the cache, padding, sampling and stopping change nothing that they should not."""
+
+import pytest
+import torch
+from conftest import random_model
+
+from gpt2lib.generate import sample
+
+
+def prompts():
+    """The same three prompts, padded on either side."""
+    rows = [[5, 9, 3, 22], [17], [8, 2, 40, 41, 13, 6]]
+    right, mask = torch.zeros(3, 6, dtype=torch.long), torch.zeros(3, 6, dtype=torch.long)
+    left, left_mask = right.clone(), mask.clone()
+    for i, row in enumerate(rows):
+        right[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+        left[i, -len(row) :], left_mask[i, -len(row) :] = torch.tensor(row), 1
+    return rows, (right, mask), (left, left_mask)
+
+
+def test_cached_batches_of_unequal_prompts_equal_uncached_single_ones(model):
+    rows, right, left = prompts()
+    for ids, mask in (right, left):
+        out = model.generate(ids, mask, max_new_tokens=15, temperature=0)
+        assert torch.equal(out[:, :6], ids)
+        for i, row in enumerate(rows):
+            expected = torch.tensor([row])
+            for _ in range(15):
+                logits = model.logits(model(expected)[:, -1])
+                expected = torch.cat([expected, logits.argmax(-1, keepdim=True)], 1)
+            assert out[i, 6:].tolist() == expected[0, len(row) :].tolist()
+
+
+def test_rows_stop_at_the_end_token_and_only_there(model):
+    ids = torch.tensor([[3], [4], [5], [6]])
+    free = model.generate(ids, max_new_tokens=20, temperature=0)
+    end = free[0, 5].item()  # a token that the first row produces
+    out = model.generate(ids, max_new_tokens=20, temperature=0, eos_token_id=end)
+    for row, unstopped in zip(out[:, 1:].tolist(), free[:, 1:].tolist(), strict=True):
+        length = unstopped.index(end) + 1 if end in unstopped else 20
+        assert row[:length] == unstopped[:length][: len(row)]
+        assert set(row[length:]) <= {end}
+
+
+def test_the_same_generator_gives_the_same_text(model):
+    ids = torch.tensor([[3, 4]])
+
+    def text(seed):
+        return model.generate(ids, max_new_tokens=20, generator=torch.Generator().manual_seed(seed)).tolist()
+
+    torch.manual_seed(1)
+    first = text(0)
+    torch.manual_seed(2)  # the global generator must not matter
+    assert text(0) == first and text(1) != first
+
+
+def test_sampling_follows_the_distribution_and_its_limits():
+    logits = torch.tensor([0.0, 1.0, 2.0, 3.0]).log_softmax(-1)
+    many = logits.expand(20_000, 4)
+    generator = torch.Generator().manual_seed(0)
+
+    def frequencies(**settings):
+        defaults = dict(temperature=1.0, top_k=None, top_p=None) | settings
+        drawn = sample(many, **defaults, generator=generator)
+        return torch.bincount(drawn, minlength=4) / len(drawn)
+
+    p = logits.exp()
+    assert (frequencies() - p).abs().max() < 0.015
+    hot = (logits / 2).softmax(-1)
+    assert (frequencies(temperature=2.0) - hot).abs().max() < 0.015
+    top2 = torch.tensor([0, 0, p[2], p[3]]) / (p[2] + p[3])
+    assert (frequencies(top_k=2) - top2).abs().max() < 0.015
+    assert (frequencies(top_p=0.7) - top2).abs().max() < 0.015  # p[3] is 0.64, so one more is needed
+    assert frequencies(top_p=0.6)[3] == 1
+    assert frequencies(temperature=0)[3] == 1
+    assert (frequencies(top_k=99, top_p=1.0) - p).abs().max() < 0.015
+
+
+def test_generation_leaves_the_training_mode_alone():
+    model = random_model().train()
+    model.generate(torch.tensor([[1]]), max_new_tokens=2)
+    assert model.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_generation_under_autocast_and_in_bf16(model, dtype):
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.float32):
+        assert model.to(dtype).generate(ids, max_new_tokens=4, temperature=0).shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(max_new_tokens=48), "n_positions=48"),
+        (dict(temperature=-1), "temperature"),
+        (dict(top_k=0), "top_k"),
+        (dict(top_p=0.0), "top_p"),
+        (dict(attention_mask=torch.zeros(1, 2)), "at least one real token"),
+        (dict(attention_mask=torch.ones(1, 3)), "attention_mask"),
+        (dict(max_new_tokens=-1), "max_new_tokens"),
+    ],
+)
+def test_bad_input(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(torch.tensor([[1, 2]]), **settings)

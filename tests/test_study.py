@@ -1,0 +1,221 @@
+"""Studies: planned and refused before anything starts; each run whole or not at all; again means nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jupytext
+import pandas as pd
+import pytest
+
+from gpt2lib.study import Study, plan
+
+# a notebook that writes what a run must write, in a second; `mode` says how it ends
+NOTEBOOK = textwrap.dedent("""
+    # %% tags=["parameters"]
+    mode: str = "good"
+    number: int = 1
+    share: float = 0.5
+    names: list = ["a"]
+    base: str = ""
+    out: str = ""
+
+    # %%
+    import json, pathlib, sys, time
+    folder = pathlib.Path(out)
+    with (folder / "count.txt").open("a") as file:  # how often it was begun
+        file.write("x")
+    if mode == "bad":
+        raise ValueError("this run was meant to fail")
+    if mode == "exit":
+        sys.exit(0)
+    if mode == "slow" and len((folder / "count.txt").read_text()) == 1:
+        time.sleep(600)
+    if base:
+        assert (pathlib.Path(base) / "model.txt").read_text() == "weights"
+
+    # %%
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "model.txt").write_text("weights")
+    (folder / "history.csv").write_text("step,accuracy\\n1,0.5\\n")
+    record = {"task": "sst", "method": mode, "base_model": "none", "seed": number, "metrics": {"accuracy": share}, "versions": {}}
+    (folder / "result.json").write_text(json.dumps(record))
+""")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Writes a study's TOML beside its one notebook and returns its path."""
+    (tmp_path / "notebooks" / "studies").mkdir(parents=True)
+    notebook = jupytext.reads(NOTEBOOK, "py:percent")
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    jupytext.write(notebook, tmp_path / "notebooks" / "one.ipynb")
+
+    def write(content):
+        path = tmp_path / "notebooks" / "studies" / "trial.toml"
+        path.write_text(content)
+        return path
+
+    return write
+
+
+def run(path, tmp_path, jobs=2):
+    batch = Study(path, tmp_path / "runs", jobs)
+    return batch, batch.run(lambda line: None)
+
+
+GRID = """
+[defaults]
+number = 7
+[[runs]]
+notebook = "one"
+grid = { mode = ["good", "fine"], share = [0.25, 0.75] }
+"""
+
+
+def test_a_grid_runs_once_and_is_collected(study, tmp_path):
+    path = study(GRID)
+    batch, errors = run(path, tmp_path)
+    assert not errors and len(batch.runs) == 4 and all(map(batch.done, batch.runs))
+    table = pd.read_csv(batch.collect(tmp_path / "results"))
+    assert sorted(table["accuracy"]) == [0.25, 0.25, 0.75, 0.75] and set(table["study"]) == {"trial"}
+    assert set(table["seed"]) == {7}
+    history = pd.read_csv(tmp_path / "results" / "trial-history.csv")
+    assert set(history["run"]) == set(table["run"])
+
+    _, errors = run(path, tmp_path)  # again: nothing
+    counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
+    assert not errors and counts == ["x"] * 4
+
+    import shutil
+
+    shutil.rmtree(tmp_path / "runs" / "trial" / batch.runs[0].name)  # a deleted run is done again, alone
+    run(path, tmp_path)
+    counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
+    assert counts == ["x"] * 4
+
+
+def test_failures_are_named_and_stop_nobody_but_those_who_need_them(study, tmp_path):
+    path = study("""
+[[runs]]
+notebook = "one"
+name = "first"
+parameters = { mode = "bad" }
+[[runs]]
+notebook = "one"
+name = "dependent"
+parameters = { base = "run:first/model" }
+[[runs]]
+notebook = "one"
+name = "leaves"
+parameters = { mode = "exit" }
+[[runs]]
+notebook = "one"
+name = "healthy"
+""")
+    batch, errors = run(path, tmp_path)
+    assert set(errors) == {"first", "dependent", "leaves"} and batch.done("healthy")
+    assert "this run was meant to fail" in errors["first"]
+    assert errors["dependent"] == "not started: it needs first"
+    assert "without writing result.json" in errors["leaves"]
+    assert not (batch.folder / "first").exists()  # nothing that looks like a run
+    assert (batch.folder / ".work" / "first" / "notebook.ipynb").is_file()  # the failed notebook is kept
+
+
+def test_a_run_reads_what_another_one_wrote(study, tmp_path):
+    path = study("""
+[[runs]]
+notebook = "one"
+name = "second"
+parameters = { base = "run:first/model" }
+[[runs]]
+notebook = "one"
+name = "first"
+""")
+    batch, errors = run(path, tmp_path)
+    assert not errors
+    parameters = json.loads((batch.folder / "second" / "result.json").read_text())["parameters"]
+    assert parameters["base"] == "run:first/model" and parameters["number"] == 1  # defaults are recorded
+
+
+def test_a_killed_study_goes_on_and_two_at_once_are_refused(study, tmp_path):
+    path = study('[[runs]]\nnotebook = "one"\nname = "slow"\nparameters = { mode = "slow" }\n')
+    command = [sys.executable, "-m", "gpt2lib.cli", "study", str(path), "--runs", str(tmp_path / "runs")]
+    command += ["--results", str(tmp_path / "results")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    begun = tmp_path / "runs" / "trial" / ".work" / "slow" / "count.txt"
+    deadline = time.monotonic() + 60
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 2 and "in use by another process" in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert not (tmp_path / "runs" / "trial" / "slow").exists()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "trial" / "slow" / "result.json").is_file()
+    assert (tmp_path / "runs" / "trial" / "slow" / "count.txt").read_text() == "xx"  # the same working folder
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"no \[\[runs\]\]"),
+        ("[[runs]\n", "trial.toml"),
+        ("[run]\n", "unknown table"),
+        ('[[runs]]\nnotebook = "two"\n', "no notebook"),
+        ("[[runs]]\ntask = 1\n", "give notebook"),
+        ('[[runs]]\nnotebook = "one"\nparameters = { numbr = 1 }\n', "no parameter 'numbr'; it has"),
+        ('[[runs]]\nnotebook = "one"\nparameters = { number = "1" }\n', "number = '1' is not a int"),
+        ('[[runs]]\nnotebook = "one"\nparameters = { number = true }\n', "is not a int"),
+        ('[[runs]]\nnotebook = "one"\nparameters = { names = "a" }\n', "is not a list"),
+        ('[[runs]]\nnotebook = "one"\nparameters = { out = "x" }\n', "no parameter 'out'"),
+        ('[[runs]]\nnotebook = "one"\ngrid = { number = [] }\n', "must be a list"),
+        ('[[runs]]\nnotebook = "one"\ngrid = { number = [1, 1] }\n', "two runs are the same"),
+        ('[[runs]]\nnotebook = "one"\nparameters = { base = "run:x/y" }\n', "needs a run named"),
+        ('[defaults]\nlr = 1.0\n[[runs]]\nnotebook = "one"\n', "no notebook of this study has the parameter"),
+    ],
+)
+def test_a_malformed_study_is_refused_before_anything_starts(study, content, message):
+    with pytest.raises(ValueError, match=message):
+        plan(study(content))
+
+
+def test_the_studies_that_come_with_the_project_can_be_planned():
+    from conftest import REPOSITORY
+
+    for name in ("demo", "mini", "paper"):
+        runs = plan(REPOSITORY / "notebooks" / "studies" / f"{name}.toml")
+        assert len(runs) == len({run.name for run in runs})
+        tasks = {run.parameters.get("task") for run in runs}
+        assert {"sst", "cfimdb", "quora", "sonnets"} <= tasks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study", "nowhere.toml"], "there is no study nowhere.toml"),
+        (["report", "--study", "nothing"], "run `gpt2lib study"),
+        (["data", "--source", "/nowhere"], "no folder"),
+        (["data", "--source", "toy", "sstt"], "possible: sst"),
+        (["stduy"], "No such command"),
+        (["study"], "Missing argument"),
+        (["study", "x.toml", "--jobs", "0"], "jobs"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, tmp_path):
+    command = [sys.executable, "-m", "gpt2lib.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ)
+    assert done.returncode == 2 and message in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) <= 4  # click adds its usage
+
+
+def test_help_names_the_commands():
+    done = subprocess.run([sys.executable, "-m", "gpt2lib.cli", "--help"], capture_output=True, text=True, check=True)
+    assert all(command in done.stdout for command in ("study", "report", "data"))

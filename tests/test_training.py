@@ -1,0 +1,250 @@
+"""The training loop: seeds, resuming after a kill at any moment, accumulation, several processes, and refusals."""
+
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import asdict
+
+import pytest
+import torch
+from conftest import random_model
+
+from gpt2lib.adapters import LoRA, attach
+from gpt2lib.encoding import Encoded
+from gpt2lib.heads import Classifier, LanguageModel, LinearHead
+from gpt2lib.training import Training, evaluate, fit, trained_parameters
+
+
+def examples(count, seed=0):
+    """Sequences whose label is whether their first token is below 30; lengths differ."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 61, (count, 12), generator=generator)
+    lengths = torch.randint(3, 13, (count,), generator=generator)
+    return [Encoded(row[:n].tolist(), int(row[0] < 30)) for row, n in zip(ids, lengths, strict=True)]
+
+
+def classifier(adapter=None, dropout=0.1):
+    body = random_model(resid_pdrop=dropout, embd_pdrop=dropout)
+    torch.manual_seed(0)
+    if adapter:
+        attach(body, adapter)
+    return Classifier(body, LinearHead(32, 2))
+
+
+SETTINGS = Training(epochs=3, batch_size=8, lr=3e-3, weight_decay=0.01, seed=5)
+
+
+def bits(model):
+    return torch.cat([p.detach().flatten() for p in trained_parameters(model).values()])
+
+
+def trained(settings=SETTINGS, folder=None, adapter=None, **more):
+    model = classifier(adapter)
+    progress = fit(model, examples(60), examples(40, 1), settings, folder, quiet=True, **more)
+    return model, progress
+
+
+def test_it_learns():
+    model, progress = trained(Training(epochs=12, batch_size=8, lr=3e-3))
+    assert progress.best["accuracy"] > 0.75
+    assert evaluate(model, examples(40, 1))[0]["accuracy"] == progress.best["accuracy"]  # the best weights are kept
+    assert progress.tokens == 12 * sum(len(e.ids) for e in examples(60)) <= progress.padded_tokens
+
+
+def test_same_seed_same_result_another_seed_another():
+    first = bits(trained()[0])
+    assert torch.equal(first, bits(trained()[0]))
+    assert not torch.equal(first, bits(trained(Training(**asdict(SETTINGS) | {"seed": 6}))[0]))
+
+
+@pytest.mark.parametrize("adapter", [None, LoRA(rank=2, dropout=0.2)], ids=["full", "lora"])
+@pytest.mark.parametrize("stop_at", [1, 7, 8, 9, 23])
+def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, monkeypatch, adapter, stop_at):
+    expected, whole = trained(adapter=adapter)
+    from gpt2lib import training
+
+    steps = 0
+    original = training._accumulate_gradients
+
+    def dying(*args):
+        nonlocal steps
+        steps += 1
+        if steps > stop_at:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(training, "_accumulate_gradients", dying)
+    with pytest.raises(KeyboardInterrupt):
+        trained(folder=tmp_path, adapter=adapter, checkpoint_seconds=0)
+    monkeypatch.setattr(training, "_accumulate_gradients", original)
+    resumed, progress = trained(folder=tmp_path, adapter=adapter)
+    assert torch.equal(bits(resumed), bits(expected))
+    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in progress.history]
+    assert timeless == [{k: v for k, v in row.items() if k != "seconds"} for row in whole.history]
+    assert progress.steps == progress.step == whole.step
+
+    again, _ = trained(folder=tmp_path, adapter=adapter)  # a finished run does nothing, and gives the same
+    assert torch.equal(bits(again), bits(expected))
+
+
+SCRIPT = textwrap.dedent("""
+    import sys, torch
+    sys.path.insert(0, sys.argv[1])
+    from test_training import SETTINGS, bits, trained
+    torch.set_num_threads(1)
+    model, progress = trained(folder=sys.argv[2], checkpoint_seconds=0)
+    torch.save(bits(model), sys.argv[2] + "/final.pt")
+""")
+
+
+def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
+    """SIGKILL at three moments of one run, wherever it then is: also in the middle of writing a checkpoint."""
+
+    def start(folder):
+        command = [sys.executable, "-c", SCRIPT, os.path.dirname(__file__), str(folder)]
+        return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+    (tmp_path / "whole").mkdir()
+    whole = start(tmp_path / "whole")
+    assert whole.wait(120) == 0, whole.stderr.read().decode()
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for pause in (0.05, 0.11, 0.02):
+        seen = (folder / "checkpoint.pt").stat().st_mtime_ns if (folder / "checkpoint.pt").exists() else 0
+        process = start(folder)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if (folder / "checkpoint.pt").exists() and (folder / "checkpoint.pt").stat().st_mtime_ns > seen:
+                break
+            time.sleep(0.005)
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = start(folder)
+    assert last.wait(120) == 0, last.stderr.read().decode()
+    assert torch.equal(torch.load(folder / "final.pt"), torch.load(tmp_path / "whole" / "final.pt"))
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    weights = []
+    for accumulate in (1, 3):
+        model = classifier(dropout=0.0)
+        settings = Training(epochs=2, batch_size=8, lr=1e-3, accumulate=accumulate)
+        fit(model, examples(60), examples(8, 1), settings, quiet=True)
+        weights.append(bits(model))
+    assert (weights[0] - weights[1]).abs().max() < 1e-4
+
+
+def test_a_language_model_mean_counts_tokens_not_rows():
+    """Accumulated parts hold different numbers of tokens; the mean must be over all tokens all the same."""
+    rows = [Encoded(list(range(1, 4 + 5 * i))) for i in range(8)]
+    weights = []
+    for accumulate in (1, 4):
+        model = LanguageModel(random_model())
+        fit(model, rows, rows, Training(epochs=2, batch_size=8, lr=1e-3, accumulate=accumulate), quiet=True)
+        weights.append(bits(model))
+    assert (weights[0] - weights[1]).abs().max() < 1e-4
+
+
+PROCESSES = textwrap.dedent("""
+    import sys, torch
+    sys.path.insert(0, sys.argv[1])
+    from accelerate import PartialState
+    from gpt2lib.training import Training, fit
+    from test_training import bits, classifier, examples
+    torch.set_num_threads(1)
+    model = classifier(dropout=0.0)
+    progress = fit(model, examples(61), examples(41, 1), Training(epochs=2, batch_size=8, lr=1e-3), quiet=True)
+    if PartialState().is_main_process:
+        torch.save((bits(model), [row["loss"] for row in progress.history]), sys.argv[2])
+""")
+
+
+def test_two_processes_follow_the_curve_of_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(PROCESSES)
+    results = []
+    for processes in (1, 2):
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--main_process_port", "0"]
+        arguments = [str(script), os.path.dirname(__file__), str(tmp_path / f"{processes}.pt")]
+        done = subprocess.run(launch + arguments, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        results.append(torch.load(tmp_path / f"{processes}.pt"))
+    (one, one_losses), (two, two_losses) = results
+    assert (one - two).abs().max() < 1e-4
+    assert one_losses == pytest.approx(two_losses, abs=1e-4)
+
+
+def test_early_stopping_and_evaluation_steps():
+    settings = Training(epochs=30, batch_size=8, lr=1e-5, patience=2, eval_every=4)
+    _, progress = trained(settings)
+    assert progress.step < progress.steps
+    assert [row["step"] for row in progress.history] == list(range(4, progress.step + 1, 4))
+    best = max(row["accuracy"] for row in progress.history)
+    assert progress.best["accuracy"] == best and all(row["accuracy"] <= best for row in progress.history[-2:])
+
+
+def test_learning_rate_rises_and_falls():
+    settings = Training(lr=1.0, warmup=0.1)
+    rates = [settings.lr_at(step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[9] == max(rates) == 1.0 and all(a > b for a, b in itertools.pairwise(rates[9:]))
+    assert 0 < rates[-1] < 0.02
+
+
+def test_bf16_trains_and_keeps_float32_weights():
+    model, progress = trained(Training(epochs=1, batch_size=8, precision="bf16"))
+    assert bits(model).dtype == torch.float32 and math.isfinite(progress.best["loss"])
+
+
+def test_progress_is_written_for_a_study_to_read(tmp_path):
+    import json
+
+    trained(folder=tmp_path)
+    now = json.loads((tmp_path / "progress.json").read_text())
+    assert now["step"] == now["steps"] == 24 and now["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(epochs=0), "epochs"),
+        (dict(batch_size=0), "batch_size"),
+        (dict(lr=0.0), "lr"),
+        (dict(lr=math.nan), "lr"),
+        (dict(weight_decay=-1.0), "weight_decay"),
+        (dict(warmup=2.0), "warmup"),
+        (dict(precision="fp8"), "precision"),
+        (dict(patience=0), "patience"),
+        (dict(max_steps=0), "max_steps"),
+    ],
+)
+def test_bad_settings_name_themselves(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Training(**settings)
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="examples"):
+        fit(classifier(), [], examples(3))
+    with pytest.raises(ValueError, match="requires a gradient"):
+        fit(classifier().requires_grad_(False), examples(3), examples(3))
+    with pytest.raises(FloatingPointError, match="step 1"):
+        model = classifier()
+        with torch.no_grad():
+            model.head.weight.fill_(math.inf)
+        fit(model, examples(8), examples(3), quiet=True)
+    trained(folder=tmp_path)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: written with other settings"):
+        trained(Training(**asdict(SETTINGS) | {"lr": 1e-4}), folder=tmp_path)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: damaged"):
+        trained(folder=tmp_path)
