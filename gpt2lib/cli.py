@@ -1,5 +1,6 @@
 """The command line: parse, call, one line for an error."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -72,12 +73,11 @@ def data(source, tasks):
 
 def main() -> None:
     """Entry point: what is wrong with the input is one line on stderr and exit code 2."""
+    # ended politely by a scheduler, or by a shell that made us ignore Ctrl-C: stop the notebooks that are running, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted; the same command goes on from here", err=True)
         sys.exit(130)
     except click.ClickException as error:

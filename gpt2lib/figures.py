@@ -172,7 +172,7 @@ def pretraining(history: pd.DataFrame) -> Figure:
     """Held-out perplexity of the base model over the tokens it was trained on."""
     figure, axis = plt.subplots(figsize=(4.2, 2.4))
     axis.plot(history["tokens"] / 1e6, history["perplexity"], marker="o", markersize=3, color=_palette[0])
-    axis.set(xlabel="tokens trained on (millions)", ylabel="held-out perplexity", yscale="log")
+    axis.set(xlabel="tokens trained on (millions)", ylabel="held-out perplexity", ylim=(0, None))
     return _done(figure)
 
 

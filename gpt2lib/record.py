@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 
 from gpt2lib import adapters
 from gpt2lib.data import TaskData
 from gpt2lib.tasks import write_submission
-from gpt2lib.training import Progress, Training, evaluate, trained_parameters
+from gpt2lib.training import Progress, Training, predict, trained_parameters
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "sacrebleu", "papermill")
 
@@ -42,9 +43,13 @@ def write_run(
     if not folder:
         return
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     dev = encoder(data.dev, score_from_prompt=True)
-    _, predictions = evaluate(model, dev, settings.batch_size)
+    predictions = predict(model, dev, settings.batch_size)  # several processes share the work; one writes
+    if data.classes:
+        test_predictions = [p for p, _ in predict(model, encoder(data.test), settings.batch_size)]
+    if not PartialState().is_main_process:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     rows = {"id": [e.id for e in data.dev]}
     if data.classes:
         classes = [p for p, _ in predictions]
@@ -52,8 +57,6 @@ def write_run(
         rows |= {"label": labels, "prediction": classes, "loss": [loss for _, loss in predictions]}
         rows["correct"] = [p == label for p, label in zip(classes, labels, strict=True)]
         write_submission(folder / "dev-predictions.csv", data.name, data.dev, classes)
-        _, test = evaluate(model, encoder(data.test), settings.batch_size)
-        test_predictions = [p for p, _ in test]
     else:
         rows |= {"loss": predictions, "tokens": [model.weight(e) for e in dev]}
     if test_predictions is not None:
@@ -146,6 +149,7 @@ def training_facts(progress: Progress) -> dict:
 def environment() -> dict:
     """Hardware, versions, and the revision of the code."""
     cuda = torch.cuda.is_available()
+    threads = torch.get_num_threads()
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -153,7 +157,7 @@ def environment() -> dict:
         return done.stdout.strip()
 
     return {
-        "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {threads} thread{'s' * (threads > 1)}",
         "revision": git("rev-parse", "--short", "HEAD") or "no git",
         "revision_clean": not git("status", "--porcelain"),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

@@ -15,6 +15,7 @@ from scipy import stats
 from gpt2lib import figures
 
 PUBLISHED_SONNET_CHRF = "chrF"  # the metric of published.csv that the sonnet figure marks
+FOLDER = Path(__file__).resolve().parent.parent / "report"  # of the checkout, for notebooks, wherever they run
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp: the same tables give the same bytes
 
 
@@ -145,7 +146,7 @@ def bootstrap_perplexity(nats: pd.Series, tokens: pd.Series) -> tuple[float, flo
 
 def _save(folder: Path, name: str, table: pd.DataFrame, figure, keep_table: bool = True) -> None:
     if keep_table:
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
 

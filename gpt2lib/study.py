@@ -13,6 +13,7 @@ A run works in RUNS/<study>/.work/<run>/ and, when its notebook has written resu
 RUNS/<study>/<run>/; so a folder there is a whole run. A run that was killed finds its checkpoint in its working folder.
 """
 
+import ast
 import fcntl
 import hashlib
 import itertools
@@ -76,7 +77,9 @@ def plan(path: str | Path) -> list[Run]:
             parameters = defaults | group.get("parameters", {}) | chosen
             _check_parameters(parameters, known, where)
             names = [group["name"]] if "name" in group else [str(value) for value in chosen.values()]
-            digest = hashlib.sha256(json.dumps([group["notebook"], parameters], sort_keys=True).encode()).hexdigest()
+            # the notebook's defaults belong to it: a run under another default is another run
+            everything = [group["notebook"], _defaults(known) | parameters]
+            digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
             runs.append(Run("-".join(names if "name" in group else [*names, digest[:6]]), notebook, parameters))
     if unused := set(study.get("defaults", {})) - used:
         raise ValueError(f"{path}: no notebook of this study has the parameter {sorted(unused)}")
@@ -203,8 +206,7 @@ class Study:
             if not returncode:
                 last = f"the notebook ended without writing result.json; last output: {last}"
             return f"{last} (see {work / 'log.txt'})"
-        known = {key: value["default"] for key, value in notebook_parameters(run.notebook).items() if key != "out"}
-        parameters = {key: _literal(value) for key, value in known.items()} | run.parameters
+        parameters = _defaults(notebook_parameters(run.notebook)) | run.parameters
         result = json.loads(result_path.read_text(encoding="utf-8"))
         result = {"study": self.name, "run": run.name, "notebook": run.notebook.stem} | result
         result_path.write_text(json.dumps(result | {"parameters": parameters}, indent=2) + "\n", encoding="utf-8")
@@ -243,9 +245,9 @@ class Study:
             raise ValueError(f"{self.folder} holds no finished run of {self.name}")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(folder / f"{self.name}.csv", index=False, float_format="%.6g")
+        pd.DataFrame(rows).to_csv(folder / f"{self.name}.csv", index=False, float_format="%.8g")
         if histories:
-            pd.concat(histories).to_csv(folder / f"{self.name}-history.csv", index=False, float_format="%.6g")
+            pd.concat(histories).to_csv(folder / f"{self.name}-history.csv", index=False, float_format="%.8g")
         if examples:
             pd.concat(examples).to_parquet(folder / f"{self.name}-examples.parquet", index=False, compression="zstd")
         (folder / f"{self.name}-sonnets.json").write_text(json.dumps(sonnets, indent=1) + "\n", encoding="utf-8")
@@ -294,10 +296,6 @@ def default_jobs() -> int:
     return 1 if torch.cuda.is_available() else max(1, min(8, os.cpu_count() or 1))
 
 
-def _literal(text: str):
-    import ast
-
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+def _defaults(known: dict) -> dict:
+    """The values that a notebook's parameters cell gives, but where it writes to."""
+    return {name: ast.literal_eval(about["default"]) for name, about in known.items() if name != "out"}

@@ -98,12 +98,6 @@ def question(rng: random.Random, subject: str, intent: str) -> str:
     return rng.choice(INTENTS[intent]).format(x=subject)
 
 
-def questions(rng: random.Random) -> str:
-    """Ways to ask the same thing, one a line, as a page of related questions would list them."""
-    subject, intent = rng.choice(SUBJECTS), rng.choice(list(INTENTS))
-    return "\n".join(form.format(x=subject) for form in rng.sample(INTENTS[intent], 3))
-
-
 def question_pair(rng: random.Random) -> tuple[str, str, int]:
     """Two questions and whether they ask the same; a different pair shares its subject or its intent."""
     subject, intent = rng.choice(SUBJECTS), rng.choice(list(INTENTS))
@@ -128,12 +122,25 @@ def sonnet(rng: random.Random) -> str:
     return "\n".join(lines)
 
 
+def told_review(rng: random.Random) -> str:
+    """A review that ends with what its writer felt, as reviews do: from this a language model learns what words mean."""
+    text, total = review(rng, rng.choice([1, 2, 3, 4, 5]))
+    verdict = "hated" if total < -2 else "disliked" if total < 0 else "liked" if total < 3 else "loved"
+    return f"{text} I {verdict if total else 'did not mind'} it ."
+
+
+def answered_questions(rng: random.Random) -> str:
+    """A pair of questions and a reader's remark on them, as a forum has them."""
+    first, second, same = question_pair(rng)
+    return f"{first}\n{second}\nThat is {'the same' if same else 'another'} question."
+
+
 def corpus(seed: int, documents: int) -> dict[str, list[str]]:
     """Unlabelled text of the same making, to pretrain on: parts reviews, questions, poetry."""
     rng = random.Random(f"corpus/{seed}")
     return {
-        "reviews": [review(rng, rng.choice([1, 2, 3, 4, 5]))[0] for _ in range(documents)],
-        "questions": [questions(rng) for _ in range(documents)],
+        "reviews": [told_review(rng) for _ in range(documents)],
+        "questions": [answered_questions(rng) for _ in range(documents)],
         "poetry": [sonnet(rng) for _ in range(documents // 4)],
     }
 

@@ -223,12 +223,18 @@ def _accumulate_gradients(accelerator, wrapped, chosen: list[Encoded], settings:
     return accelerator.reduce(mean, "sum")
 
 
-@torch.no_grad()
 def evaluate(model, examples: list[Encoded], batch_size: int = 16, precision: str = "float32") -> tuple[dict, list]:
-    """Metrics of `model` on `examples`, and its prediction for each of them in their order.
+    """Metrics of `model` on labelled examples, and its prediction for each of them in their order.
 
     Under `accelerate launch` every process measures its share, and all return the whole.
     """
+    predictions = predict(model, examples, batch_size, precision)
+    return model.metrics(predictions, examples), predictions
+
+
+@torch.no_grad()
+def predict(model, examples: list[Encoded], batch_size: int = 16, precision: str = "float32") -> list:
+    """The model's prediction for each example, labelled or not, in their order."""
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
@@ -241,8 +247,7 @@ def evaluate(model, examples: list[Encoded], batch_size: int = 16, precision: st
         with autocast(device, precision):
             predicted = model.predict(Batch.of([examples[i] for i in indices], device))
         outputs += zip(indices, predicted, strict=True)
-    predictions = [prediction for _, prediction in sorted(gather_object(outputs))]
-    return model.metrics(predictions, examples), predictions
+    return [prediction for _, prediction in sorted(gather_object(outputs), key=lambda output: output[0])]
 
 
 class Checkpoint:

@@ -65,18 +65,25 @@ def floors(data, draws: int = 20) -> dict[str, dict[str, float]]:
 
 def rhymes(a: str, b: str) -> bool:
     """Whether the last words of two lines rhyme and differ: by pronunciation (CMU dictionary), or by spelling from the
-    last vowel on for a word that the dictionary lacks."""
+    last vowels on if the dictionary lacks one of them."""
     a, b = _last_word(a), _last_word(b)
-    return a != b and bool(_endings(a) & _endings(b))
+    if a == b or not a or not b:
+        return False
+    if _sounds(a) and _sounds(b):
+        return bool(_sounds(a) & _sounds(b))
+    return _spelling(a) == _spelling(b)
 
 
 @cache
-def _endings(word: str) -> frozenset[str]:
+def _sounds(word: str) -> frozenset[str]:
+    """The sounds from the last stressed vowel on, without stress, of every pronunciation that the dictionary has."""
     import pronouncing  # reads its dictionary at the first use
 
-    sounds = {re.sub(r"\d", "", pronouncing.rhyming_part(phones)) for phones in pronouncing.phones_for_word(word)}
-    spelling = re.search(r"[aeiouy]+[^aeiouy]*e?$", word)
-    return frozenset(sounds | {f"-{spelling.group()}"} if spelling and not sounds else sounds)
+    return frozenset(re.sub(r"\d", "", pronouncing.rhyming_part(p)) for p in pronouncing.phones_for_word(word))
+
+
+def _spelling(word: str) -> str:
+    return re.search(r"[aeiouy]*[^aeiouy]*(e[ds]?)?$", word).group()
 
 
 def _last_word(line: str) -> str:

@@ -50,10 +50,12 @@ def trained(settings=SETTINGS, folder=None, adapter=None, **more):
 
 
 def test_it_learns():
-    model, progress = trained(Training(epochs=12, batch_size=8, lr=3e-3))
-    assert progress.best["accuracy"] > 0.75
-    assert evaluate(model, examples(40, 1))[0]["accuracy"] == progress.best["accuracy"]  # the best weights are kept
-    assert progress.tokens == 12 * sum(len(e.ids) for e in examples(60)) <= progress.padded_tokens
+    model = classifier(dropout=0.0)
+    settings, train, dev = Training(epochs=6, batch_size=16, lr=3e-3), examples(600), examples(150, 1)
+    progress = fit(model, train, dev, settings, quiet=True)
+    assert progress.best["accuracy"] > 0.85
+    assert evaluate(model, dev)[0]["accuracy"] == progress.best["accuracy"]  # the best weights are kept
+    assert progress.tokens == progress.step // 38 * sum(len(e.ids) for e in train) <= progress.padded_tokens
 
 
 def test_same_seed_same_result_another_seed_another():
