@@ -14,9 +14,10 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 
 from gpt2lib import adapters
+from gpt2lib.checkpoint import Progress
 from gpt2lib.data import TaskData
 from gpt2lib.tasks import write_submission
-from gpt2lib.training import Progress, Training, predict, trained_parameters
+from gpt2lib.training import Training, predict, trained_parameters
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "sacrebleu", "papermill")
 

@@ -7,16 +7,17 @@ from its last checkpoint to the same bits (on a CPU), and several processes see 
 
 import hashlib
 import json
-import os
+import math
 import resource
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
+from gpt2lib.checkpoint import Checkpoint, Progress
 from gpt2lib.encoding import Batch, Encoded, bucketed_batches, sorted_batches
 from gpt2lib.optimizer import AdamW
 
@@ -66,30 +67,6 @@ class Training:
         return self.lr * min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1), 1.0)
 
 
-@dataclass
-class Progress:
-    """What a run has done so far; all of it is in the checkpoint, and at the end it is what `fit` returns.
-
-    history: one row per evaluation. best: the best row. seconds and seconds_evaluating: training, evaluation.
-    """
-
-    step: int = 0
-    steps: int = 0
-    examples: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    seconds: float = 0.0
-    seconds_evaluating: float = 0.0
-    peak_memory_mb: float = 0.0
-    stale: int = 0
-    best: dict = field(default_factory=dict)
-    history: list = field(default_factory=list)
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-
 def trained_parameters(model) -> dict[str, torch.nn.Parameter]:
     """The parameters that require a gradient, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -106,64 +83,88 @@ def fit(
 ) -> Progress:
     """Train the parameters of `model` that require gradients, and leave it with those that were best on dev.
 
-    model: a `tasks.Classifier` or `tasks.LanguageModel`, whose forward gives the summed loss of a batch. folder: where
+    model: a `heads.Classifier` or `heads.LanguageModel`, whose forward gives the summed loss of a batch. folder: where
     checkpoint.pt and progress.json are kept; a second call with the same folder and settings goes on where the first
     one stopped. Under `accelerate launch` every process takes its share of each batch.
     Raises ValueError for empty data, nothing to train, or a checkpoint that other settings wrote; a loss that is not
     finite ends the run with FloatingPointError.
     """
-    from accelerate import Accelerator  # two seconds of imports that a user of the model alone need not pay
-
     if not train or not dev:
         raise ValueError(f"fit needs examples: {len(train)} to train on, {len(dev)} to evaluate on")
-    trained = trained_parameters(model)
-    if not trained:
+    if not trained_parameters(model):
         raise ValueError("no parameter of the model requires a gradient; attach an adapter or unfreeze something")
+    run = _Fit(model, train, dev, settings, folder)
+    quiet = quiet or not run.accelerator.is_main_process
+    with tqdm(total=run.progress.steps, initial=run.progress.step, unit="step", disable=quiet) as bar:
+        saved = reported = time.monotonic()
+        while not run.stopped:
+            loss = run.step()
+            bar.update()
+            if run.progress.step % run.eval_every == 0 or run.progress.step == run.progress.steps:
+                row = run.evaluate(loss)
+                bar.set_postfix({model.metric: f"{row[model.metric]:.4g}"})
+            now = time.monotonic()
+            if run.stopped or now - saved > checkpoint_seconds:
+                run.save()
+                saved = now
+            if run.stopped or now - reported > 1:
+                run.checkpoint.report(run.progress, loss)
+                reported = now
+    run.restore_best()
+    return run.progress
 
-    accelerator = Accelerator()
-    wrapped = accelerator.prepare(model)
-    optimizer = AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-    lengths = [len(example.ids) for example in train]
-    per_epoch = -(-len(train) // settings.batch_size)
-    steps = min(settings.epochs * per_epoch, settings.max_steps or settings.epochs * per_epoch)
-    eval_every = settings.eval_every or per_epoch
-    checkpoint = Checkpoint(folder, _fingerprint(settings, trained, train), accelerator.is_main_process)
-    progress = Progress(steps=steps)
-    best = {}
-    if (state := checkpoint.load()) is not None:
-        progress = Progress(**state["progress"])
-        best = state["best"]
-        optimizer.load_state_dict(state["optimizer"])
-        with torch.no_grad():
-            for name, p in trained.items():
-                p.copy_(state["trained"][name])
 
-    def save() -> None:
-        now = {name: p.detach() for name, p in trained.items()}
-        checkpoint.save(progress=asdict(progress), best=best, optimizer=optimizer.state_dict(), trained=now)
+class _Fit:
+    """The state of one call of `fit`; its methods are the parts of the loop."""
 
-    bar = tqdm(total=steps, initial=progress.step, unit="step", disable=quiet or not accelerator.is_main_process)
-    saved = written = time.monotonic()
-    batches, batches_epoch = [], -1
-    stop = progress.step >= steps or (settings.patience is not None and progress.stale >= settings.patience)
-    while not stop:
+    def __init__(self, model, train, dev, settings: Training, folder):
+        from accelerate import Accelerator  # two seconds of imports that a user of the model alone need not pay
+
+        self.model, self.train, self.dev, self.settings = model, train, dev, settings
+        self.accelerator = Accelerator()
+        self.wrapped = self.accelerator.prepare(model)
+        self.trained = trained_parameters(model)
+        self.optimizer = AdamW(self.trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self.lengths = [len(example.ids) for example in train]
+        self.per_epoch = -(-len(train) // settings.batch_size)
+        steps = settings.epochs * self.per_epoch
+        self.progress = Progress(steps=min(steps, settings.max_steps or steps))
+        self.eval_every = settings.eval_every or self.per_epoch
+        self.best: dict[str, torch.Tensor] = {}
+        self.batches, self.batches_epoch = [], -1
+        fingerprint = _fingerprint(settings, self.trained, train)
+        self.checkpoint = Checkpoint(folder, fingerprint, self.accelerator.is_main_process)
+        if (state := self.checkpoint.load()) is not None:
+            self.progress, self.best = Progress(**state["progress"]), state["best"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self._set(state["trained"])
+
+    @property
+    def stopped(self) -> bool:
+        patience = self.settings.patience
+        return self.progress.step >= self.progress.steps or (patience is not None and self.progress.stale >= patience)
+
+    def step(self) -> float:
+        """One update; returns its loss."""
         began = time.monotonic()
-        epoch, position = divmod(progress.step, per_epoch)
-        if epoch != batches_epoch:
-            batches, batches_epoch = bucketed_batches(lengths, settings.batch_size, settings.seed, epoch), epoch
-        torch.manual_seed(_derived_seed(settings.seed, progress.step, accelerator.process_index))
-        wrapped.train()
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr_at(progress.step, steps)
-        chosen = [train[i] for i in batches[position]]
-        loss = _accumulate_gradients(accelerator, wrapped, chosen, settings)
-        if not torch.isfinite(loss):
+        settings, progress = self.settings, self.progress
+        epoch, position = divmod(progress.step, self.per_epoch)
+        if epoch != self.batches_epoch:
+            self.batches = bucketed_batches(self.lengths, settings.batch_size, settings.seed, epoch)
+            self.batches_epoch = epoch
+        torch.manual_seed(_derived_seed(settings.seed, progress.step, self.accelerator.process_index))
+        self.wrapped.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr_at(progress.step, progress.steps)
+        chosen = [self.train[i] for i in self.batches[position]]
+        loss = self._gradients(chosen)
+        if not math.isfinite(loss):
             raise FloatingPointError(
-                f"loss is {loss.item()} at step {progress.step + 1} of {steps}; lower lr={settings.lr}"
+                f"loss is {loss} at step {progress.step + 1} of {progress.steps}; lower lr={settings.lr}"
             )
-        accelerator.clip_grad_norm_(trained.values(), settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        self.accelerator.clip_grad_norm_(self.trained.values(), settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
         progress.step += 1
         progress.examples += len(chosen)
@@ -171,56 +172,58 @@ def fit(
         progress.padded_tokens += len(chosen) * max(len(e.ids) for e in chosen)
         progress.seconds += time.monotonic() - began
         progress.peak_memory_mb = max(progress.peak_memory_mb, peak_memory_mb())
-        bar.update()
+        return loss
 
-        if progress.step % eval_every == 0 or progress.step == steps:
-            began = time.monotonic()
-            metrics, _ = evaluate(model, dev, settings.batch_size, precision=settings.precision)
-            progress.seconds_evaluating += time.monotonic() - began
-            row = {"step": progress.step, "epoch": progress.step / per_epoch, "lr": optimizer.param_groups[0]["lr"]}
-            row |= {"train_loss": loss.item(), "seconds": progress.seconds, "tokens": progress.tokens} | metrics
-            progress.history.append(row)
-            better = model.sign * row[model.metric] > model.sign * progress.best.get(
-                model.metric, -model.sign * float("inf")
-            )
-            progress.stale = 0 if better else progress.stale + 1
-            if better:
-                progress.best = row
-                best = {name: p.detach().clone() for name, p in trained.items()}
-            bar.set_postfix({model.metric: f"{row[model.metric]:.4g}"})
-            stop = settings.patience is not None and progress.stale >= settings.patience
-        stop = stop or progress.step == steps
-        now = time.monotonic()
-        if stop or now - saved > checkpoint_seconds:
-            save()
-            saved = now
-        if stop or now - written > 1:
-            checkpoint.report(progress, loss.item())
-            written = now
-    bar.close()
-    with torch.no_grad():
-        for name, p in trained.items():
-            p.copy_(best[name])
-    model.eval()
-    return progress
+    def _gradients(self, chosen: list[Encoded]) -> float:
+        """Gradients of the mean loss over one update's batch, and that loss, whatever the parts and processes."""
+        accelerator, accumulate = self.accelerator, self.settings.accumulate
+        rank, world = accelerator.process_index, accelerator.num_processes
+        total = sum(self.model.weight(example) for example in chosen)
+        mean = torch.zeros((), device=accelerator.device)
+        for i in range(accumulate):
+            mine = chosen[i * world + rank :: accumulate * world]
+            # every process must take part in every synchronisation, if need be with an example that counts nothing
+            batch = Batch.of(mine or chosen[:1], accelerator.device)
+            wait = accelerator.no_sync(self.wrapped) if i < accumulate - 1 else nullcontext()
+            with wait, autocast(accelerator.device, self.settings.precision):
+                loss = self.wrapped(batch) * (bool(mine) / total)
+                accelerator.backward(loss * world)  # the processes' gradients are averaged
+            mean += loss.detach()
+        return accelerator.reduce(mean, "sum").item()
 
+    def evaluate(self, train_loss: float) -> dict:
+        """Measure on dev, keep the weights if they are the best so far; returns the new row of the history."""
+        began = time.monotonic()
+        model, progress, settings = self.model, self.progress, self.settings
+        metrics, _ = evaluate(model, self.dev, settings.batch_size, settings.precision)
+        progress.seconds_evaluating += time.monotonic() - began
+        row = {
+            "step": progress.step,
+            "epoch": progress.step / self.per_epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+        row |= {"train_loss": train_loss, "seconds": progress.seconds, "tokens": progress.tokens} | metrics
+        progress.history.append(row)
+        if not progress.best or model.sign * row[model.metric] > model.sign * progress.best[model.metric]:
+            progress.best, progress.stale = row, 0
+            self.best = {name: p.detach().clone() for name, p in self.trained.items()}
+        else:
+            progress.stale += 1
+        return row
 
-def _accumulate_gradients(accelerator, wrapped, chosen: list[Encoded], settings: Training) -> torch.Tensor:
-    """Gradients of the mean loss over one update's batch, and that loss, whatever the number of parts and processes."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    parts = settings.accumulate * world
-    total = sum(accelerator.unwrap_model(wrapped).weight(example) for example in chosen)
-    mean = torch.zeros((), device=accelerator.device)
-    for i in range(settings.accumulate):
-        mine = chosen[i * world + rank :: parts]
-        # every process must take part in every synchronisation, if need be with an example that counts nothing
-        batch = Batch.of(mine or chosen[:1], accelerator.device)
-        last = i == settings.accumulate - 1
-        with _no_sync(accelerator, wrapped, enabled=not last), autocast(accelerator.device, settings.precision):
-            loss = wrapped(batch) * (bool(mine) / total)
-            accelerator.backward(loss * world)  # the processes' gradients are averaged
-        mean += loss.detach()
-    return accelerator.reduce(mean, "sum")
+    def save(self) -> None:
+        now = {name: p.detach() for name, p in self.trained.items()}
+        state = dict(progress=asdict(self.progress), best=self.best, optimizer=self.optimizer.state_dict())
+        self.checkpoint.save(**state, trained=now)
+
+    def restore_best(self) -> None:
+        self._set(self.best)
+        self.model.eval()
+
+    @torch.no_grad()
+    def _set(self, values: dict[str, torch.Tensor]) -> None:
+        for name, p in self.trained.items():
+            p.copy_(values[name])
 
 
 def evaluate(model, examples: list[Encoded], batch_size: int = 16, precision: str = "float32") -> tuple[dict, list]:
@@ -250,45 +253,6 @@ def predict(model, examples: list[Encoded], batch_size: int = 16, precision: str
     return [prediction for _, prediction in sorted(gather_object(outputs), key=lambda output: output[0])]
 
 
-class Checkpoint:
-    """checkpoint.pt in a folder, replaced in one step, and progress.json beside it; nothing at all without a folder."""
-
-    def __init__(self, folder: str | Path | None, fingerprint: str, writes: bool):
-        self.folder = None if folder is None else Path(folder)
-        self.fingerprint = fingerprint
-        self.writes = writes and folder is not None
-
-    def load(self) -> dict | None:
-        path = self.folder and self.folder / "checkpoint.pt"
-        if path is None or not path.is_file():
-            return None
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many types for a damaged file
-            raise ValueError(f"{path}: damaged ({type(error).__name__}); delete it to start this run again") from None
-        if state["fingerprint"] != self.fingerprint:
-            raise ValueError(f"{path}: written with other settings, data or model; delete it or use another folder")
-        return state
-
-    def save(self, **state) -> None:
-        if self.writes:
-            self._replace("checkpoint.pt", lambda path: torch.save(state | {"fingerprint": self.fingerprint}, path))
-
-    def report(self, progress: Progress, loss: float) -> None:
-        """What a study shows of a run that is under way."""
-        if self.writes:
-            now = {"step": progress.step, "steps": progress.steps, "loss": loss}
-            now["tokens_per_second"] = progress.tokens_per_second
-            now["seconds_left"] = progress.seconds / progress.step * (progress.steps - progress.step)
-            self._replace("progress.json", lambda path: path.write_text(json.dumps(now), encoding="utf-8"))
-
-    def _replace(self, name: str, write) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{name}.partial"
-        write(partial)
-        os.replace(partial, self.folder / name)
-
-
 def autocast(device, precision: str):
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
@@ -308,7 +272,3 @@ def _fingerprint(settings: Training, trained: dict, train: list[Encoded]) -> str
     content = [asdict(settings), {name: list(p.shape) for name, p in trained.items()}, len(train)]
     content.append(hashlib.sha256(repr([list(e.ids) for e in train[:100]]).encode()).hexdigest())
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _no_sync(accelerator, wrapped, enabled: bool):
-    return accelerator.no_sync(wrapped) if enabled else nullcontext()

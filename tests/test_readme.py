@@ -23,9 +23,13 @@ def test_commands_and_their_options_exist():
     for command in commands:
         done = subprocess.run([sys.executable, "-m", "gpt2lib.cli", command, "--help"], capture_output=True, text=True)
         assert done.returncode == 0 and "Usage" in done.stdout
-    assert "--plan" in TEXT and "--plan" in subprocess.run(
-        [sys.executable, "-m", "gpt2lib.cli", "study", "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    assert (
+        "--plan" in TEXT
+        and "--plan"
+        in subprocess.run(
+            [sys.executable, "-m", "gpt2lib.cli", "study", "--help"], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_links_lead_somewhere():

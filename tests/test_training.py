@@ -71,7 +71,7 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, monkeypatc
     from gpt2lib import training
 
     steps = 0
-    original = training._accumulate_gradients
+    original = training._Fit._gradients
 
     def dying(*args):
         nonlocal steps
@@ -80,10 +80,10 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(training, "_accumulate_gradients", dying)
+    monkeypatch.setattr(training._Fit, "_gradients", dying)
     with pytest.raises(KeyboardInterrupt):
         trained(folder=tmp_path, adapter=adapter, checkpoint_seconds=0)
-    monkeypatch.setattr(training, "_accumulate_gradients", original)
+    monkeypatch.setattr(training._Fit, "_gradients", original)
     resumed, progress = trained(folder=tmp_path, adapter=adapter)
     assert torch.equal(bits(resumed), bits(expected))
     timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in progress.history]
