@@ -27,7 +27,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+from tqdm import tqdm
+
+from gpt2lib.collect import collect
 
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
 
@@ -142,6 +144,7 @@ class Study:
         errors: dict[str, str] = {}
         running: dict[str, tuple[Run, subprocess.Popen, float]] = {}
         board = Board(say)
+        say = board.say
         try:
             while waiting or running:
                 for run in list(waiting):
@@ -218,55 +221,23 @@ class Study:
         return None
 
     def collect(self, folder: str | Path = "report/results") -> Path:
-        """Write the study's tables: <study>.csv (a row a run), -history.csv, -examples.parquet and -sonnets.json."""
-        rows, histories, examples, sonnets = [], [], [], {}
-        for run in filter(self.done, self.runs):
-            source = self.folder / run.name
-            result = json.loads((source / "result.json").read_text(encoding="utf-8"))
-            parameters, metrics = result.pop("parameters"), result.pop("metrics")
-            versions = result.pop("versions")
-            adapter = {key: parameters.get(key, "") for key in ("rank", "alpha", "dropout", "targets")}
-            if not (source / "adapter").is_dir():
-                adapter = dict.fromkeys(adapter, "")
-            elif isinstance(adapter["targets"], list):
-                adapter["targets"] = " ".join(adapter["targets"])
-            rows.append(result | {"epochs": parameters.get("epochs", "")} | adapter | metrics)
-            rows[-1] |= {"versions": " ".join(f"{name}-{number}" for name, number in versions.items())}
-            for name, tables in (("history", histories), ("examples", examples)):
-                if (source / f"{name}.csv").is_file():
-                    table = pd.read_csv(source / f"{name}.csv", dtype={"id": str})
-                    about = {key: result[key] for key in ("run", "task", "method", "seed")}
-                    tables.append(table.assign(**about))
-            if (source / "sonnets.json").is_file():
-                files = {name: source / f"{name}.json" for name in ("sonnets", "floors")}
-                sonnets[run.name] = {n: json.loads(f.read_text(encoding="utf-8")) for n, f in files.items()}
-                sonnets[run.name]["method"] = result["method"]
-        if not rows:
-            raise ValueError(f"{self.folder} holds no finished run of {self.name}")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(folder / f"{self.name}.csv", index=False, float_format="%.8g")
-        if histories:
-            pd.concat(histories).to_csv(folder / f"{self.name}-history.csv", index=False, float_format="%.8g")
-        if examples:
-            pd.concat(examples).to_parquet(folder / f"{self.name}-examples.parquet", index=False, compression="zstd")
-        (folder / f"{self.name}-sonnets.json").write_text(json.dumps(sonnets, indent=1) + "\n", encoding="utf-8")
-        return folder / f"{self.name}.csv"
+        """Write the tables of all finished runs, see `collect.collect`; returns the path of the main one."""
+        return collect(self.name, [self.folder / run.name for run in self.runs if self.done(run)], Path(folder))
 
 
 class Board:
-    """One line for each run under way: rewritten in place on a terminal, said twice a minute elsewhere."""
+    """What a study shows: events as they come, and one line for each run under way, rewritten in place on a terminal and
+    said twice a minute elsewhere."""
 
     def __init__(self, say):
-        self.say, self.bars, self.shown = say, {}, time.monotonic()
         self.live = sys.stderr.isatty()
+        self.say = tqdm.write if self.live else say
+        self.bars, self.shown = {}, time.monotonic()
 
     def show(self, running: dict[str, Path]) -> None:
         if time.monotonic() - self.shown < (1 if self.live else 30):
             return
         self.shown = time.monotonic()
-        from tqdm import tqdm
-
         for name in [name for name in self.bars if name not in running]:
             self.bars.pop(name).close()
         for name, work in running.items():
@@ -278,11 +249,12 @@ class Board:
                 f"{name}: step {now['step']}/{now['steps']}, loss {now['loss']:.3f}, "
                 f"{now['tokens_per_second']:.0f} tokens/s, {now['seconds_left'] / 60:.1f} min left"
             )
-            if self.live:
-                bar = self.bars.setdefault(name, tqdm(bar_format="{desc}", leave=False, position=len(self.bars)))
-                bar.set_description_str(line)
-            else:
+            if not self.live:
                 self.say(line)
+                continue
+            if name not in self.bars:
+                self.bars[name] = tqdm(bar_format="{desc}", leave=False)
+            self.bars[name].set_description_str(line)
 
     def close(self) -> None:
         for bar in self.bars.values():
