@@ -15,7 +15,7 @@ from gpt2lib.model import GPT2
 from gpt2lib.training import Training, fit
 
 TOY_CONFIG = dict(vocab_size=1024, n_positions=384, n_embd=96, n_layer=3, n_head=4)
-TOY_TRAINING = Training(epochs=1, batch_size=16, lr=4e-3, weight_decay=0.01)
+TOY_TRAINING = Training(epochs=1, batch_size=4, lr=3e-3, weight_decay=0.01)
 TOY_ROWS, TOY_LENGTH = 1600, 256
 
 
@@ -46,7 +46,7 @@ def toy_base() -> Path:
     )
     end = tokenizer.eos_token_id
     ids = {name: tokenize(texts, tokenizer) for name, texts in parts.items()}
-    shares = dict.fromkeys(parts, 1 / len(parts))
+    shares = {"reviews": 0.6, "questions": 0.25, "poetry": 0.15}
     rows = pretrain.mix(ids, shares, end, TOY_LENGTH, TOY_ROWS * TOY_LENGTH, seed=0)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -124,7 +124,7 @@ def sonnet(rng: random.Random) -> str:
 
 def told_review(rng: random.Random) -> str:
     """A review that ends with what its writer felt, as reviews do: from this a language model learns what words mean."""
-    text, total = review(rng, rng.choice([1, 2, 3, 4, 5]))
+    text, total = review(rng, rng.choice([1, 1, 1, 2, 4]))
     verdict = "hated" if total < -2 else "disliked" if total < 0 else "liked" if total < 3 else "loved"
     return f"{text} I {verdict if total else 'did not mind'} it ."
 
@@ -139,7 +139,7 @@ def corpus(seed: int, documents: int) -> dict[str, list[str]]:
     """Unlabelled text of the same making, to pretrain on: parts reviews, questions, poetry."""
     rng = random.Random(f"corpus/{seed}")
     return {
-        "reviews": [told_review(rng) for _ in range(documents)],
+        "reviews": [told_review(rng) for _ in range(2 * documents)],
         "questions": [answered_questions(rng) for _ in range(documents)],
         "poetry": [sonnet(rng) for _ in range(documents // 4)],
     }
