@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+SAMPLES = 2  # sonnets of each run that the report can show
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "targets")
 
 
@@ -26,7 +27,7 @@ def collect(name: str, runs: list[Path], folder: Path) -> Path:
     sonnets = {
         run.name: {
             "method": row["method"],
-            "sonnets": _json(run / "sonnets.json"),
+            "sonnets": _json(run / "sonnets.json")[:SAMPLES],
             "floors": _json(run / "floors.json"),
         }
         for run, row in zip(runs, rows, strict=True)

@@ -144,8 +144,7 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure:
         for _, row in floor.iterrows():
             axis.axhline(row["value"], color=COLOURS["floor"], linestyle="--", label=row["method"])
         axis.set(xlabel="epoch", ylabel=f"dev {metric}", title=TASK_TITLES.get(task, task))
-        axis.legend(fontsize=6)
-    return _done(figure)
+    return _done(figure, legend=True)
 
 
 def cost(table: pd.DataFrame) -> Figure:
@@ -164,13 +163,12 @@ def cost(table: pd.DataFrame) -> Figure:
         axis.set_ylabel(label)
         axis.grid(axis="x", visible=False)
     axes[0].set_yscale("log")
-    axes[0].legend(fontsize=6)
-    return _done(figure)
+    return _done(figure, legend=True)
 
 
 def pretraining(history: pd.DataFrame) -> Figure:
     """Held-out perplexity of the base model over the tokens it was trained on."""
-    figure, axis = plt.subplots(figsize=(4.2, 2.4))
+    figure, axis = plt.subplots(figsize=(4.2, 1.9))
     axis.plot(history["tokens"] / 1e6, history["perplexity"], marker="o", markersize=3, color=_palette[0])
     axis.set(xlabel="tokens trained on (millions)", ylabel="held-out perplexity", ylim=(0, None))
     return _done(figure)
@@ -196,7 +194,20 @@ def method_colour(method: str):
     return COLOURS.get(method, COLOURS["floor"])
 
 
-def _done(figure: Figure) -> Figure:
-    figure.tight_layout()
+def in_order(methods) -> list[str]:
+    """Methods in the order of their colours, which is the same in every figure and table; unknown ones (floors) last."""
+    known = list(COLOURS)
+    return sorted(dict.fromkeys(methods), key=lambda method: known.index(method) if method in known else len(known))
+
+
+def _done(figure: Figure, legend: bool = False) -> Figure:
+    """Lay the figure out, with one legend above all panels if asked for."""
+    height = figure.get_size_inches()[1]
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / height) if legend else None)
+    if legend:
+        found = {}
+        for axis in figure.axes:
+            found |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        figure.legend(found.values(), found.keys(), loc="upper center", ncol=len(found), frameon=False)
     plt.close(figure)  # a notebook shows the figure that a cell returns; left open, it would be shown twice
     return figure

@@ -40,7 +40,10 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     folder.mkdir(parents=True, exist_ok=True)
     methods = summarise(runs, examples)
     _save(folder, "methods", methods, figures.methods(methods))
-    adapted = history[history["task"] != "pretraining"]
+    adapted = history[history["task"] != "pretraining"].sort_values(
+        ["task", "method"],
+        key=lambda column: column.map({n: i for i, n in enumerate([*figures.TASK_TITLES, *figures.COLOURS])}),
+    )
     _save(folder, "learning-curves", adapted, figures.learning_curves(adapted, methods))
     _save(folder, "cost", methods, figures.cost(methods), keep_table=False)
     if (history["task"] == "pretraining").any():
@@ -116,7 +119,10 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
         elif "perplexity_before" in group and group["perplexity_before"].notna().any():
             value = group.iloc[0]["perplexity_before"]
             rows.append({"task": task, "method": "before training", "metric": "perplexity", "value": value})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    order = {name: i for i, name in enumerate(figures.in_order(table["method"]))}
+    tasks = {name: i for i, name in enumerate(figures.TASK_TITLES)}
+    return table.sort_values(["task", "method"], key=lambda column: column.map(tasks | order), ignore_index=True)
 
 
 def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
@@ -125,6 +131,7 @@ def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
     form = ["lines", "rhyme_rate", "copied_line_rate"]
     ours = runs[runs["task"] == "sonnets"].groupby("method", sort=False)[columns + form].mean()
     floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
+    ours = ours.loc[figures.in_order(ours.index)]
     return pd.concat([ours, floors]).rename_axis("method").reset_index()
 
 

@@ -23,14 +23,11 @@ VALENCE = {
 NOUNS = ["film", "plot", "cast", "script", "music", "ending", "hero", "dialogue", "story", "camera"]
 FILLERS = ["to my mind", "as it happens", "in the end", "all in all", "on the whole", ""]
 
-SUBJECTS = ["my laptop", "a guitar", "an old car", "my phone", "a bread oven", "a sailing boat", "a small garden",
-            "my bicycle", "a violin", "a stone wall", "a wooden chair", "my garage door"]  # fmt: skip
+SUBJECTS = ["my laptop", "a guitar", "an old car", "my phone", "a violin", "my bicycle"]
 INTENTS = {
     "repair": ["How do I repair {x}?", "What is the way to fix {x}?", "How can {x} be mended?"],
     "clean": ["How do I clean {x}?", "What is the way to wash {x}?", "How can the dirt come off {x}?"],
     "sell": ["How do I sell {x}?", "Who would buy {x} from me?", "How can I find a buyer for {x}?"],
-    "paint": ["How do I paint {x}?", "What colour is put on {x}, and how?", "How can {x} get a new coat of paint?"],
-    "move": ["How do I move {x}?", "What is the way to carry {x}?", "How can {x} be brought to a new house?"],
 }
 
 RHYMES = [
