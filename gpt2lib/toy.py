@@ -23,7 +23,7 @@ VALENCE = {
 NOUNS = ["film", "plot", "cast", "script", "music", "ending", "hero", "dialogue", "story", "camera"]
 FILLERS = ["to my mind", "as it happens", "in the end", "all in all", "on the whole", ""]
 
-SUBJECTS = ["my laptop", "a guitar", "an old car", "my phone", "a violin", "my bicycle"]
+SUBJECTS = ["my laptop", "a guitar", "an old car", "my phone", "a violin", "my bicycle", "a boat", "my oven"]
 INTENTS = {
     "repair": ["How do I repair {x}?", "What is the way to fix {x}?", "How can {x} be mended?"],
     "clean": ["How do I clean {x}?", "What is the way to wash {x}?", "How can the dirt come off {x}?"],
@@ -52,6 +52,9 @@ VERSE_SUBJECTS = [
 VERSE_VERBS = ["doth turn", "will bring", "hath kept", "must lose", "did call", "shall make"]
 VERSE_OBJECTS = ["the world", "my thought", "her song", "the sea", "thy name", "our youth"]
 LINKS = ["into the", "before the", "beyond the", "without a", "upon a", "within the"]
+
+# of each part: its size relative to train, and the values of a hash byte that fall to it
+PARTS = {"train": (1, 0, 176), "dev": (0.25, 176, 224), "test-student": (0.1, 224, 256)}
 
 
 def clause(rng: random.Random) -> tuple[str, int]:
@@ -91,12 +94,8 @@ def sentiment(rng: random.Random, classes: int) -> tuple[str, int]:
             return text, int(total > 0)
 
 
-def question(rng: random.Random, subject: str, intent: str) -> str:
-    return rng.choice(INTENTS[intent]).format(x=subject)
-
-
 def question_pair(rng: random.Random) -> tuple[str, str, int]:
-    """Two questions and whether they ask the same; a different pair shares its subject or its intent."""
+    """Two questions in different words, and whether they ask the same; if not, they share their subject or intent."""
     subject, intent = rng.choice(SUBJECTS), rng.choice(list(INTENTS))
     label = rng.randrange(2)
     other_subject, other_intent = subject, intent
@@ -104,7 +103,8 @@ def question_pair(rng: random.Random) -> tuple[str, str, int]:
         other_subject = rng.choice([s for s in SUBJECTS if s != subject])
     elif not label:
         other_intent = rng.choice([i for i in INTENTS if i != intent])
-    return question(rng, subject, intent), question(rng, other_subject, other_intent), label
+    first, second = rng.sample(range(3), 2)
+    return INTENTS[intent][first].format(x=subject), INTENTS[other_intent][second].format(x=other_subject), label
 
 
 def sonnet(rng: random.Random) -> str:
@@ -149,18 +149,14 @@ def write(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     partial.mkdir(exist_ok=True)
-    sizes = {"train": 1, "dev": 0.25, "test-student": 0.1}
-    for part, share in sizes.items():
-        label = part != "test-student"
-        rng = random.Random(f"sst/{part}")
-        rows = [sentiment(rng, 5) for _ in range(round(1200 * share))]
-        _table(partial / f"ids-sst-{part}.csv", ["sentence", "sentiment"], rows, label)
-        rng = random.Random(f"cfimdb/{part}")
-        rows = [sentiment(rng, 2) for _ in range(round(480 * share))]
-        _table(partial / f"ids-cfimdb-{part}.csv", ["sentence", "sentiment"], rows, label)
-        rng = random.Random(f"quora/{part}")
-        rows = [(*pair, float(same)) for *pair, same in (question_pair(rng) for _ in range(round(800 * share)))]
-        _table(partial / f"quora-{part}.csv", ["sentence1", "sentence2", "is_duplicate"], rows, label)
+    for part in PARTS:
+        labelled = part != "test-student"
+        rows = _rows("sst", part, 1200, lambda rng: sentiment(rng, 5))
+        _table(partial / f"ids-sst-{part}.csv", ["sentence", "sentiment"], rows, labelled)
+        rows = _rows("cfimdb", part, 480, lambda rng: sentiment(rng, 2))
+        _table(partial / f"ids-cfimdb-{part}.csv", ["sentence", "sentiment"], rows, labelled)
+        rows = [(*pair, float(same)) for *pair, same in _rows("quora", part, 800, question_pair)]
+        _table(partial / f"quora-{part}.csv", ["sentence1", "sentence2", "is_duplicate"], rows, labelled)
     rng = random.Random("sonnets")
     sonnets = [sonnet(rng) for _ in range(60)]
     prompts = ["\n".join(poem.splitlines()[:3]) for poem in sonnets]
@@ -173,6 +169,18 @@ def write(folder: Path) -> Path:
     except OSError:  # another process was first; its files are the same
         shutil.rmtree(partial)
     return folder
+
+
+def _rows(task: str, part: str, train_size: int, make) -> list[tuple]:
+    """Rows of one part. What is written falls to one part by its hash, so no text of dev or test occurs in train."""
+    rng = random.Random(f"{task}/{part}")
+    size, low, high = round(train_size * PARTS[part][0]), *PARTS[part][1:]
+    rows = []
+    while len(rows) < size:
+        *texts, label = make(rng)
+        if low <= hashlib.sha256(repr(texts).encode()).digest()[0] < high:
+            rows.append((*texts, label))
+    return rows
 
 
 def _table(path: Path, columns: list[str], rows: list[tuple], labelled: bool) -> None:
