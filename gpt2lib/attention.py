@@ -8,27 +8,28 @@ from gpt2lib.config import GPT2Config
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, one pair of tensors a layer, allocated at the first use.
+    """What every layer keeps of the tokens seen so far: its keys and values, or whatever else it needs again.
 
-    keys, values: n_layer tensors [batch, n_head, max_length, head_dim]; `length` counts the positions that are filled.
+    Each tensor has the positions in its last dimension but one, and room for max_length of them, allocated at the first
+    use; `length` counts the positions that are filled.
     """
 
-    def __init__(self, n_layer: int, max_length: int):
-        self.keys: list[Tensor | None] = [None] * n_layer
-        self.values: list[Tensor | None] = [None] * n_layer
+    def __init__(self, max_length: int):
         self.max_length = max_length
         self.length = 0
+        self.kept: dict[object, list[Tensor]] = {}
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new positions of one layer and return all of that layer's; the model moves `length` afterwards."""
-        if self.keys[layer] is None:  # only now are device and precision known
-            batch, n_head, _, head_dim = k.shape
-            self.keys[layer] = k.new_empty(batch, n_head, self.max_length, head_dim)
-            self.values[layer] = v.new_empty(batch, n_head, self.max_length, head_dim)
-        end = self.length + k.shape[2]
-        self.keys[layer][:, :, self.length : end] = k
-        self.values[layer][:, :, self.length : end] = v
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+    def extend(self, layer, *new: Tensor) -> list[Tensor]:
+        """Store the new positions of one layer, [..., seq, features] each, and return all of that layer's positions.
+
+        layer: anything that tells layers apart. The model moves `length` when all layers are through.
+        """
+        if layer not in self.kept:  # only now are device and precision known
+            self.kept[layer] = [t.new_empty(*t.shape[:-2], self.max_length, t.shape[-1]) for t in new]
+        end = self.length + new[0].shape[-2]
+        for kept, tensor in zip(self.kept[layer], new, strict=True):
+            kept[..., self.length : end, :] = tensor
+        return [kept[..., :end, :] for kept in self.kept[layer]]
 
 
 class CausalSelfAttention(nn.Module):
@@ -38,9 +39,8 @@ class CausalSelfAttention(nn.Module):
     them: 4 d^2 + 4 d parameters.
     """
 
-    def __init__(self, config: GPT2Config, layer: int = 0):
+    def __init__(self, config: GPT2Config):
         super().__init__()
-        self.layer = layer
         self.n_head = config.n_head
         self.attn_pdrop = config.attn_pdrop
         self.q = nn.Linear(config.n_embd, config.n_embd)
@@ -56,7 +56,7 @@ class CausalSelfAttention(nn.Module):
         """
         q, k, v = self.split_heads(self.q(x)), self.split_heads(self.k(x)), self.split_heads(self.v(x))
         if cache is not None:
-            k, v = cache.extend(self.layer, k, v)  # [batch, n_head, cached + seq, head_dim]
+            k, v = cache.extend(self, k, v)  # [batch, n_head, cached + seq, head_dim]
         y = F.scaled_dot_product_attention(
             q,
             k,
@@ -88,13 +88,13 @@ def attention_mask_of(attention_mask: Tensor | None, seq: int, past: int, device
     if attention_mask is not None:
         real = attention_mask.bool()
         if (real[:, 1:] & ~real[:, :-1]).any():  # a real token after a padding token
-            mask = real[:, None, :] & _causal(seq, past, device)  # [batch, seq, past + seq]
+            mask = real[:, None, :] & causal_mask(seq, past, device)  # [batch, seq, past + seq]
             return (mask | torch.eye(past + seq, dtype=torch.bool, device=device)[past:])[:, None]
     if past == 0 or seq == 1:
         return None
-    return _causal(seq, past, device)
+    return causal_mask(seq, past, device)
 
 
-def _causal(seq: int, past: int, device) -> Tensor:
-    """[seq, past + seq], True where key <= query."""
+def causal_mask(seq: int, past: int, device) -> Tensor:
+    """[seq, past + seq], True where a token may look: at itself and to its left."""
     return torch.ones(seq, past + seq, dtype=torch.bool, device=device).tril(past)

@@ -54,7 +54,7 @@ def generate(
     drop = seq - int(lengths.max())  # columns that are padding everywhere
     ids, mask = ids[:, drop:], mask[:, drop:]
 
-    cache = KVCache(model.config.n_layer, ids.shape[1] + max_new_tokens)
+    cache = KVCache(ids.shape[1] + max_new_tokens)
     padded = bool((mask == 0).any())
     ended = torch.zeros(batch, dtype=torch.bool, device=ids.device)
     new = []
