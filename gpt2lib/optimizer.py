@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2019), vectorised over all parameters with torch._foreach."""
+"""AdamW (Loshchilov and Hutter 2019) and, for pretraining, Muon (Jordan et al. 2024), over all parameters at once."""
 
 import torch
 from torch.optim import Optimizer
@@ -72,3 +72,53 @@ class AdamW(Optimizer):
         torch._foreach_addcdiv_(params, m, denominator, -step_size)
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+
+
+class Muon(AdamW):
+    """Muon for the hidden matrices, AdamW for everything else (embeddings, norms, biases).
+
+    For each matrix W: [d_out, d_in] with gradient G:
+        M = mu M + G          U = orthogonalise(G + mu M)                 (Nesterov's momentum)
+        W = W - lr 0.2 sqrt(max(d_out, d_in)) U, then decoupled weight decay
+    The factor gives the update the size that AdamW's has, so one lr serves both (Liu et al. 2025, arXiv 2502.16982,
+    equation 4). matrices, others: iterables of parameters; the other arguments are AdamW's, with Muon's usual betas.
+    Raises ValueError for a matrix that has not two dimensions.
+    """
+
+    def __init__(self, matrices, others, lr=1e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, momentum=0.95):
+        matrices = list(matrices)
+        if odd := [list(p.shape) for p in matrices if p.dim() != 2]:
+            raise ValueError(f"Muon orthogonalises matrices; give parameters of shape {odd[0]} to `others`")
+        groups = [{"params": matrices, "momentum": momentum}, {"params": list(others), "momentum": None}]
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def _update(self, group: dict, t: int, params: list) -> None:
+        if group["momentum"] is None:
+            return super()._update(group, t, params)
+        by_shape: dict[torch.Size, list] = {}
+        for p in params:
+            by_shape.setdefault(p.shape, []).append(p)
+        for (d_out, d_in), same in by_shape.items():
+            grads, moments = [p.grad for p in same], [self.state[p]["exp_avg"] for p in same]
+            torch._foreach_mul_(moments, group["momentum"])
+            torch._foreach_add_(moments, grads)
+            ahead = torch.stack(torch._foreach_add(grads, moments, alpha=group["momentum"]))
+            updates = orthogonalise(ahead).unbind()  # matrices of one shape in one batched product
+            torch._foreach_add_(same, updates, alpha=-group["lr"] * 0.2 * max(d_out, d_in) ** 0.5)
+        if group["weight_decay"]:
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+
+
+def orthogonalise(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """About U V^T of the singular value decomposition U S V^T of each matrix: [n, d_out, d_in] -> the same shape.
+
+    Newton-Schulz iteration with Jordan's coefficients, which bring every singular value into about 0.7 to 1.2.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = g.shape[-2] <= g.shape[-1]
+    x = g if wide else g.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.mT

@@ -35,9 +35,11 @@ n_embd: int = 64  # width
 length: int = 128  # tokens a row, and the model's n_positions
 tokens: int = 200000  # to train on
 batch_size: int = 16  # rows per update
+optimizer: str = "adamw"  # or "muon", for the matrices of the blocks
 lr: float = 4e-3  # highest learning rate
 weight_decay: float = 0.01  # decoupled, as in AdamW
 warmup: float = 0.05  # fraction of the steps in which the learning rate rises
+decay: float = 1.0  # fraction of the rest in which it falls to 0
 eval_every: int = 25  # steps between evaluations
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
 seed: int = 0  # of the weights and the order of the data
@@ -138,14 +140,16 @@ show.check_close("an untrained model's loss is log(vocab_size)", torch.tensor(un
 settings = Training(
     epochs=1,
     batch_size=batch_size,
+    optimizer=optimizer,
     lr=lr,
     weight_decay=weight_decay,
     warmup=warmup,
+    decay=decay,
     eval_every=eval_every,
     precision=precision,
     seed=seed,
 )
-progress = fit(language_model, rows, dev, settings, folder=out or None)
+progress = fit(language_model, rows, dev, settings, folder=out or None, checkpoint_seconds=180)
 
 # %%
 figures.learning_curve(progress.history, "perplexity")
