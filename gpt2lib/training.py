@@ -10,6 +10,7 @@ import json
 import math
 import resource
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from gpt2lib.adapters import Hook, attached_spec
 from gpt2lib.checkpoint import Checkpoint, Progress
 from gpt2lib.encoding import Batch, Encoded, bucketed_batches, sorted_batches
-from gpt2lib.optimizer import AdamW
+from gpt2lib.optimizer import AdamW, Muon
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Training:
     """How to train. Raises ValueError for a setting out of range.
 
     batch_size: examples per update, over all processes; accumulate: the parts an update's batch is split into.
-    lr rises linearly over the first `warmup` fraction of the steps and falls linearly to 0 at the end.
+    lr rises linearly over the first `warmup` fraction of the steps and falls linearly to 0 over the last `decay` of the
+    rest: at decay=1 it begins to fall at once, at 0.2 it is constant for long (warm-up, stable, decay).
+    optimizer: "adamw", or "muon" for pretraining (`optimizer.Muon` on the matrices of the blocks).
     patience: epochs without a better dev metric after which training stops, or None.
     eval_every, max_steps: in steps; None means once an epoch, and all epochs.
     precision: "float32", or "bf16" for autocast (weights and optimiser stay in float32).
@@ -37,7 +41,9 @@ class Training:
     batch_size: int = 16
     lr: float = 1e-3
     weight_decay: float = 0.0
+    optimizer: str = "adamw"
     warmup: float = 0.1
+    decay: float = 1.0
     max_grad_norm: float = 1.0
     accumulate: int = 1
     precision: str = "float32"
@@ -58,13 +64,18 @@ class Training:
                 f"lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}, "
                 f"warmup={self.warmup}: need lr > 0, weight_decay >= 0, max_grad_norm > 0, 0 <= warmup <= 1"
             )
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay must be in (0, 1], not {self.decay!r}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer must be 'adamw' or 'muon', not {self.optimizer!r}")
         if self.precision not in ("float32", "bf16"):
             raise ValueError(f"precision must be 'float32' or 'bf16', not {self.precision!r}")
 
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of step 0, 1, ... of `steps`."""
         rise = max(1, round(self.warmup * steps))
-        return self.lr * min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1), 1.0)
+        fall = self.decay * (steps - rise)
+        return self.lr * min((step + 1) / rise, (steps - step) / (fall + 1), 1.0)
 
 
 def trained_parameters(model) -> dict[str, torch.nn.Parameter]:
@@ -80,12 +91,14 @@ def fit(
     folder: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     quiet: bool = False,
+    hooks: Sequence[Hook] = (),
 ) -> Progress:
     """Train the parameters of `model` that require gradients, and leave it with those that were best on dev.
 
     model: a `heads.Classifier` or `heads.LanguageModel`, whose forward gives the summed loss of a batch. folder: where
     checkpoint.pt and progress.json are kept; a second call with the same folder and settings goes on where the first
-    one stopped. Under `accelerate launch` every process takes its share of each batch.
+    one stopped. Under `accelerate launch` every process takes its share of each batch. hooks: called before every step
+    (see `adapters.Hook`), after those that the attached adapter brings.
     Raises ValueError for empty data, nothing to train, or a checkpoint that other settings wrote; a loss that is not
     finite ends the run with FloatingPointError.
     """
@@ -93,7 +106,7 @@ def fit(
         raise ValueError(f"fit needs examples: {len(train)} to train on, {len(dev)} to evaluate on")
     if not trained_parameters(model):
         raise ValueError("no parameter of the model requires a gradient; attach an adapter or unfreeze something")
-    run = _Fit(model, train, dev, settings, folder)
+    run = _Fit(model, train, dev, settings, folder, hooks)
     quiet = quiet or not run.accelerator.is_main_process
     with tqdm(total=run.progress.steps, initial=run.progress.step, unit="step", disable=quiet) as bar:
         saved = reported = time.monotonic()
@@ -117,14 +130,19 @@ def fit(
 class _Fit:
     """The state of one call of `fit`; its methods are the parts of the loop."""
 
-    def __init__(self, model, train, dev, settings: Training, folder):
+    def __init__(self, model, train, dev, settings: Training, folder, hooks: Sequence[Hook]):
         from accelerate import Accelerator  # two seconds of imports that a user of the model alone need not pay
 
+        spec = attached_spec(model.body)
+        train, own_hooks = spec.hooks(model.body, train, settings.seed) if spec else (train, [])
+        self.hooks = [*own_hooks, *hooks]
         self.model, self.train, self.dev, self.settings = model, train, dev, settings
         self.accelerator = Accelerator()
         self.wrapped = self.accelerator.prepare(model)
         self.trained = trained_parameters(model)
-        self.optimizer = AdamW(self.trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
+        elsewhere = {id(p) for hook in self.hooks for p in hook.parameters()}
+        self.updated = {name: p for name, p in self.trained.items() if id(p) not in elsewhere}
+        self.optimizer = _optimizer(self.updated, settings)
         self.lengths = [len(example.ids) for example in train]
         self.per_epoch = -(-len(train) // settings.batch_size)
         steps = settings.epochs * self.per_epoch
@@ -137,6 +155,8 @@ class _Fit:
         if (state := self.checkpoint.load()) is not None:
             self.progress, self.best = Progress(**state["progress"]), state["best"]
             self.optimizer.load_state_dict(state["optimizer"])
+            for hook, hook_state in zip(self.hooks, state["hooks"], strict=True):
+                hook.load_state_dict(hook_state)
             self._set(state["trained"])
 
     @property
@@ -156,15 +176,17 @@ class _Fit:
         self.wrapped.train()
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr_at(progress.step, progress.steps)
+        for hook in self.hooks:
+            hook.before_step(self)
         chosen = [self.train[i] for i in self.batches[position]]
-        loss = self._gradients(chosen)
+        loss = self.gradients(chosen)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"loss is {loss} at step {progress.step + 1} of {progress.steps}; lower lr={settings.lr}"
             )
-        self.accelerator.clip_grad_norm_(self.trained.values(), settings.max_grad_norm)
+        self.accelerator.clip_grad_norm_(self.updated.values(), settings.max_grad_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
 
         progress.step += 1
         progress.examples += len(chosen)
@@ -174,7 +196,7 @@ class _Fit:
         progress.peak_memory_mb = max(progress.peak_memory_mb, peak_memory_mb())
         return loss
 
-    def _gradients(self, chosen: list[Encoded]) -> float:
+    def gradients(self, chosen: list[Encoded]) -> float:
         """Gradients of the mean loss over one update's batch, and that loss, whatever the parts and processes."""
         accelerator, accumulate = self.accelerator, self.settings.accumulate
         rank, world = accelerator.process_index, accelerator.num_processes
@@ -183,13 +205,16 @@ class _Fit:
         for i in range(accumulate):
             mine = chosen[i * world + rank :: accumulate * world]
             # every process must take part in every synchronisation, if need be with an example that counts nothing
-            batch = Batch.of(mine or chosen[:1], accelerator.device)
+            batch = self.batch(mine or chosen[:1])
             wait = accelerator.no_sync(self.wrapped) if i < accumulate - 1 else nullcontext()
             with wait, autocast(accelerator.device, self.settings.precision):
                 loss = self.wrapped(batch) * (bool(mine) / total)
                 accelerator.backward(loss * world)  # the processes' gradients are averaged
             mean += loss.detach()
         return accelerator.reduce(mean, "sum").item()
+
+    def batch(self, examples: list[Encoded]) -> Batch:
+        return Batch.of(examples, self.accelerator.device)
 
     def evaluate(self, train_loss: float) -> dict:
         """Measure on dev, keep the weights if they are the best so far; returns the new row of the history."""
@@ -206,15 +231,19 @@ class _Fit:
         progress.history.append(row)
         if not progress.best or model.sign * row[model.metric] > model.sign * progress.best[model.metric]:
             progress.best, progress.stale = row, 0
-            self.best = {name: p.detach().clone() for name, p in self.trained.items()}
+            self.best = {name: value.detach().clone() for name, value in self._state().items()}
         else:
             progress.stale += 1
         return row
 
     def save(self) -> None:
-        now = {name: p.detach() for name, p in self.trained.items()}
+        now = {name: value.detach() for name, value in self._state().items()}
         state = dict(progress=asdict(self.progress), best=self.best, optimizer=self.optimizer.state_dict())
-        self.checkpoint.save(**state, trained=now)
+        self.checkpoint.save(**state, hooks=[hook.state_dict() for hook in self.hooks], trained=now)
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        """All that training changes: what is trained, and the buffers (a grid, say) that a hook may fit."""
+        return self.trained | dict(self.model.named_buffers())
 
     def restore_best(self) -> None:
         self._set(self.best)
@@ -222,8 +251,8 @@ class _Fit:
 
     @torch.no_grad()
     def _set(self, values: dict[str, torch.Tensor]) -> None:
-        for name, p in self.trained.items():
-            p.copy_(values[name])
+        for name, value in self._state().items():
+            value.copy_(values[name])
 
 
 def evaluate(model, examples: list[Encoded], batch_size: int = 16, precision: str = "float32") -> tuple[dict, list]:
@@ -251,6 +280,14 @@ def predict(model, examples: list[Encoded], batch_size: int = 16, precision: str
             predicted = model.predict(Batch.of([examples[i] for i in indices], device))
         outputs += zip(indices, predicted, strict=True)
     return [prediction for _, prediction in sorted(gather_object(outputs), key=lambda output: output[0])]
+
+
+def _optimizer(trained: dict[str, torch.nn.Parameter], settings: Training) -> AdamW:
+    given = dict(lr=settings.lr, weight_decay=settings.weight_decay)
+    if settings.optimizer == "adamw":
+        return AdamW(trained.values(), **given)
+    matrices = [p for name, p in trained.items() if p.dim() == 2 and "blocks." in name]
+    return Muon(matrices, [p for p in trained.values() if all(p is not matrix for matrix in matrices)], **given)
 
 
 def autocast(device, precision: str):

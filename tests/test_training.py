@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import random_model
 
-from gpt2lib.adapters import LoRA, attach
+from gpt2lib.adapters import AlphaLoRA, GraphLoRA, Hook, KANLoRA, KronAB, LoRA, attach
 from gpt2lib.encoding import Encoded
 from gpt2lib.heads import Classifier, LanguageModel, LinearHead
 from gpt2lib.training import Training, evaluate, fit, trained_parameters
@@ -40,7 +40,9 @@ SETTINGS = Training(epochs=3, batch_size=8, lr=3e-3, weight_decay=0.01, seed=5)
 
 
 def bits(model):
-    return torch.cat([p.detach().flatten() for p in trained_parameters(model).values()])
+    """All that training changes, in one row."""
+    values = [*trained_parameters(model).values(), *model.buffers()]
+    return torch.cat([value.detach().flatten() for value in values])
 
 
 def trained(settings=SETTINGS, folder=None, adapter=None, **more):
@@ -64,14 +66,23 @@ def test_same_seed_same_result_another_seed_another():
     assert not torch.equal(first, bits(trained(Training(**asdict(SETTINGS) | {"seed": 6}))[0]))
 
 
-@pytest.mark.parametrize("adapter", [None, LoRA(rank=2, dropout=0.2)], ids=["full", "lora"])
+ADAPTERS = [
+    LoRA(rank=2, dropout=0.2),
+    AlphaLoRA(every=3, share=0.1),
+    GraphLoRA(),
+    KANLoRA(refresh=5),
+    KronAB(residual=True),
+]
+
+
+@pytest.mark.parametrize("adapter", [None, *ADAPTERS], ids=lambda spec: spec.method if spec else "full")
 @pytest.mark.parametrize("stop_at", [1, 7, 8, 9, 23])
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, monkeypatch, adapter, stop_at):
     expected, whole = trained(adapter=adapter)
     from gpt2lib import training
 
     steps = 0
-    original = training._Fit._gradients
+    original = training._Fit.gradients
 
     def dying(*args):
         nonlocal steps
@@ -80,10 +91,10 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(training._Fit, "_gradients", dying)
+    monkeypatch.setattr(training._Fit, "gradients", dying)
     with pytest.raises(KeyboardInterrupt):
         trained(folder=tmp_path, adapter=adapter, checkpoint_seconds=0)
-    monkeypatch.setattr(training._Fit, "_gradients", original)
+    monkeypatch.setattr(training._Fit, "gradients", original)
     resumed, progress = trained(folder=tmp_path, adapter=adapter)
     assert torch.equal(bits(resumed), bits(expected))
     timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in progress.history]
@@ -250,3 +261,32 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"checkpoint\.pt: damaged"):
         trained(folder=tmp_path)
+
+
+def test_alpha_learns_every_t_steps_from_examples_of_its_own():
+    """row_alpha moves at steps 3, 6, ... alone, by its own rate, and no example serves both."""
+    spec = AlphaLoRA(every=3, share=0.25, lr_alpha=0.01)
+    seen, moved = [], []
+
+    class Watch(Hook):
+        def before_step(self, run):
+            alpha = run.model.body.blocks[0].attn.q.row_alpha.detach().clone()
+            moved.append(bool(seen) and not torch.equal(alpha, seen[-1]))
+            seen.append(alpha)
+            assert all(p.grad is None for p in run.model.parameters())
+            assert len(run.train) == 45
+
+    model = classifier(spec, dropout=0.0)
+    fit(model, examples(60), examples(8, 1), Training(epochs=2, batch_size=8), quiet=True, hooks=[Watch()])
+    assert [step for step, changed in enumerate(moved) if changed] == [3, 6, 9]
+    assert (seen[3] - 1).abs().max() == pytest.approx(0.01, rel=0.05)  # Adam's first step is its learning rate
+    train, (hook,) = spec.hooks(model.body, examples(60), seed=0)
+    ids = [{tuple(e.ids) for e in part} for part in (train, hook.examples)]
+    assert len(hook.examples) == 15 and not ids[0] & ids[1]
+
+
+def test_the_grid_of_a_spline_layer_is_fitted_in_training():
+    model = classifier(KANLoRA(refresh=4))
+    fit(model, examples(60), examples(8, 1), Training(epochs=1, batch_size=8), quiet=True)
+    layers = [block.mlp for block in model.body.blocks]
+    assert all((layer.width != 1).all() and (layer.middle != 0).all() for layer in layers)

@@ -6,22 +6,35 @@
     merge(model)                    # fold it into the weights: a plain GPT2 again
     load(model, "my-adapter")       # on the same base, in place of an adapter that is attached
 
-A new method is one file (a specification and its layer) and one import below, which registers it in METHODS.
+A new method is one file (a specification and its layer) and one import below; the class registers itself in METHODS.
 """
 
-from gpt2lib.adapters.base import METHODS, Spec, adapter_parameters, attach, attached_spec, detach, merge
+from gpt2lib.adapters.alpha_lora import AlphaLoRA
+from gpt2lib.adapters.base import METHODS, Hook, Spec, adapter_parameters, attach, attached_spec, detach, merge
 from gpt2lib.adapters.files import load, save
+from gpt2lib.adapters.graph_lora import GraphLoRA
+from gpt2lib.adapters.kan_lora import KANLoRA
+from gpt2lib.adapters.krona import KronA, KronAB
 from gpt2lib.adapters.lora import LoRA
+from gpt2lib.adapters.peft_format import from_peft, to_peft
 
 __all__ = [
     "METHODS",
+    "AlphaLoRA",
+    "GraphLoRA",
+    "Hook",
+    "KANLoRA",
+    "KronA",
+    "KronAB",
     "LoRA",
     "Spec",
     "adapter_parameters",
     "attach",
     "attached_spec",
     "detach",
+    "from_peft",
     "load",
     "merge",
     "save",
+    "to_peft",
 ]

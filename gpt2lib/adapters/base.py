@@ -19,40 +19,60 @@ TARGETS = {"q": "attn.q", "k": "attn.k", "v": "attn.v", "o": "attn.o", "up": "ml
 
 
 class AdapterLayer(nn.Module):
-    """A layer that stands in for a frozen one and keeps it as `base`; all its other parameters are the adapter's."""
+    """y = base(x) + delta(x): a module beside a frozen one, which it keeps as `base`; all else in it is the adapter's."""
 
-    base: nn.Module
-
-    def merged(self) -> nn.Module:
-        """A plain layer that computes the same; raises ValueError where there is none."""
-        raise ValueError(f"{type(self).__name__} cannot be merged into the weights")
-
-
-class AdaptedLinear(AdapterLayer):
-    """y = W x + b + Delta x, W and b frozen, with Delta = `delta_weight()`: [d_out, d_in]."""
-
-    def __init__(self, base: nn.Linear):
+    def __init__(self, base: nn.Module):
         super().__init__()
         self.base = base
 
     def delta(self, x: Tensor) -> Tensor:
-        """Delta x, without forming Delta: [..., d_in] -> [..., d_out]"""
-        raise NotImplementedError
-
-    def delta_weight(self) -> Tensor:
-        """Delta: [d_out, d_in]"""
+        """What is added to the frozen output, of the same shape."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
         return y + self.delta(x).to(y.dtype)
 
+    def merged(self) -> nn.Module:
+        """A plain module that computes the same; raises ValueError where there is none."""
+        raise ValueError(f"{type(self).__name__} cannot be merged into the weights")
+
+
+class AdaptedLinear(AdapterLayer):
+    """y = W x + b + Delta x with Delta = `delta_weight()`: [d_out, d_in], which `delta` applies without forming it."""
+
+    def delta_weight(self) -> Tensor:
+        """Delta: [d_out, d_in], in float64"""
+        raise NotImplementedError
+
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """W + Delta, added in float64 and rounded once."""
         weight = self.base.weight
-        weight.copy_(weight.double() + self.delta_weight().double())
+        weight.copy_(weight.double() + self.delta_weight())
         return self.base
+
+
+class Hook:
+    """Something that `training.fit` calls before every step, for what one optimiser and one loss do not cover.
+
+    run, which `before_step` gets, has `progress`, `settings`, `model`, `train`, `batch(examples)`, and
+    `gradients(examples)`, which fills .grad and returns the loss. Whatever the hook does must follow from these, its
+    own state and the step's number, so that a resumed run repeats it.
+    """
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Those that the hook updates itself; fit's own optimiser leaves them alone."""
+        return []
+
+    def before_step(self, run) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -61,12 +81,18 @@ class Spec:
 
     method: ClassVar[str]
 
-    def __init_subclass__(cls):
-        METHODS[cls.method] = cls
+    def __init_subclass__(cls, method: str | None):
+        if method is not None:  # None: a class that others share
+            cls.method = method
+            METHODS[method] = cls
 
     def install(self, model: GPT2) -> None:
         """Put the adapter's layers into `model`; raises ValueError, before anything is changed, if they do not fit."""
         raise NotImplementedError
+
+    def hooks(self, model: GPT2, train: list, seed: int) -> tuple[list, list[Hook]]:
+        """The examples for fit's own steps and the hooks that this method trains with; most have none."""
+        return train, []
 
     def to_json(self) -> str:
         return json.dumps({"method": self.method} | asdict(self))
@@ -84,6 +110,12 @@ class Spec:
                 f"{spec.__name__} has no setting {sorted(unknown)}; it has {[f.name for f in fields(spec)]}"
             )
         return spec(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+
+
+def check_count(name: str, value, at_least: int = 1) -> None:
+    """Raises ValueError unless the setting is an integer of at least `at_least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, not {value!r}")
 
 
 def check_targets(targets: tuple[str, ...]) -> None:
@@ -143,16 +175,25 @@ def adapter_layers(model: GPT2) -> list[tuple[str, AdapterLayer]]:
 
 def adapter_parameters(model: GPT2) -> dict[str, nn.Parameter]:
     """The adapter's own parameters, by name: all of its layers' but those under `base`."""
+    return _own(model, nn.Module.named_parameters)
+
+
+def adapter_state(model: GPT2) -> dict[str, Tensor]:
+    """The adapter's parameters and what else it has learned (such as a grid), by name."""
+    return adapter_parameters(model) | _own(model, nn.Module.named_buffers)
+
+
+def _own(model: GPT2, named) -> dict[str, Tensor]:
     return {
-        f"{name}.{key}": p
+        f"{name}.{key}": value
         for name, layer in adapter_layers(model)
-        for key, p in layer.named_parameters()
+        for key, value in named(layer)
         if not key.startswith("base.")
     }
 
 
 def _replace(model: GPT2, by) -> GPT2:
-    for name, layer in adapter_layers(model):
+    for name, layer in reversed(adapter_layers(model)):  # an adapted layer may stand inside another: that one first
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, by(layer))
     model.adapter = None

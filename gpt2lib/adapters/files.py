@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from gpt2lib.adapters.base import Spec, adapter_parameters, attach, attached_spec, detach
+from gpt2lib.adapters.base import Spec, adapter_parameters, adapter_state, attach, attached_spec, detach
 from gpt2lib.model import GPT2
 
 
@@ -22,7 +22,7 @@ def save(model: GPT2, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "adapter.safetensors.partial"
-    save_file({name: p.detach().contiguous() for name, p in adapter_parameters(model).items()}, partial)
+    save_file({name: p.detach().contiguous() for name, p in adapter_state(model).items()}, partial)
     os.replace(partial, folder / "adapter.safetensors")
     content = {"spec": json.loads(spec.to_json()), "base": base_fingerprint(model)}
     partial = folder / "adapter.json.partial"
@@ -51,7 +51,7 @@ def load(model: GPT2, folder: str | Path) -> GPT2:
     if attached_spec(model):
         detach(model)
     attach(model, spec)
-    parameters = adapter_parameters(model)
+    parameters = adapter_state(model)
     if {name: p.shape for name, p in parameters.items()} != {name: v.shape for name, v in values.items()}:
         detach(model)
         raise ValueError(f"{folder}: adapter.safetensors does not hold the parameters that adapter.json describes")

@@ -1,47 +1,52 @@
-"""LoRA: low-rank adaptation (Hu et al. 2021, arXiv 2106.09685)."""
+"""LoRA: low-rank adaptation (Hu et al. 2021, arXiv 2106.09685), with the rank-stabilised scale as an option."""
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
+from gpt2lib.adapters.base import AdaptedLinear, Spec, check_count, check_targets, target_layers
 from gpt2lib.model import GPT2
 
 
 @dataclass(frozen=True)
-class LoRA(Spec):
-    """y = W x + b + alpha / rank * B A x on the target layers. Trained: rank (d_in + d_out) per layer.
+class LoRA(Spec, method="lora"):
+    """y = W x + b + s B A x on the target layers, s = alpha / rank. Trained: rank (d_in + d_out) per layer.
 
-    dropout acts on the x that enters A. targets: any of q, k, v, o, up, down, in every block.
+    dropout acts on the x that enters A. targets: any of q, k, v, o, up, down, in every block. rank_stabilised:
+    s = alpha / sqrt(rank), which keeps the size of the update as the rank grows (Kalajdzievski 2023, arXiv 2312.03732).
     Raises ValueError for a rank below 1, a dropout outside [0, 1), an unknown target; at attaching for a rank above
     the layer's.
     """
-
-    method: ClassVar[str] = "lora"
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q", "v")
+    rank_stabilised: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"rank must be an integer of at least 1, not {self.rank!r}")
+        check_count("rank", self.rank)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
         check_targets(self.targets)
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+    def layer(self, base: nn.Linear) -> "LoRALinear":
+        return LoRALinear(base, self)
 
     def install(self, model: GPT2) -> None:
         layers = list(target_layers(model, self.targets))
         for _, name, base in layers:
             if self.rank > min(base.weight.shape):
-                raise ValueError(f"rank={self.rank} is above that of {name}, {min(base.weight.shape)}")
+                raise ValueError(f"rank={self.rank} is above that of {name}; possible: 1 to {min(base.weight.shape)}")
         for parent, name, base in layers:
-            setattr(parent, name, LoRALinear(base, self))
+            setattr(parent, name, self.layer(base))
 
 
 class LoRALinear(AdaptedLinear):
@@ -54,12 +59,12 @@ class LoRALinear(AdaptedLinear):
         self.A = nn.Parameter(torch.empty(spec.rank, d_in, device=device))  # float32 even beside a bf16 base
         self.B = nn.Parameter(torch.zeros(d_out, spec.rank, device=device))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
-        self.scaling = spec.alpha / spec.rank
+        self.scaling = spec.scaling
         self.dropout = nn.Dropout(spec.dropout)
 
     def delta(self, x: Tensor) -> Tensor:
         x = self.dropout(x).to(self.A.dtype)
-        return self.scaling * F.linear(F.linear(x, self.A), self.B)  # [..., d_in] -> [..., rank] -> [..., d_out]
+        return F.linear(self.scaling * F.linear(x, self.A), self.B)  # [..., d_in] -> [..., rank] -> [..., d_out]
 
     def delta_weight(self) -> Tensor:
         return self.scaling * self.B.double() @ self.A.double()

@@ -1,0 +1,94 @@
+"""alpha-LoRA: LoRA beside frozen weights whose rows are rescaled (arXiv 2510.21345)."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gpt2lib.adapters.base import Hook, check_count
+from gpt2lib.adapters.lora import LoRA, LoRALinear
+from gpt2lib.model import GPT2
+from gpt2lib.optimizer import AdamW
+
+
+@dataclass(frozen=True)
+class AlphaLoRA(LoRA, method="alpha-lora"):
+    """y = row_alpha * (W x + b) + s B A x, with one trained row_alpha per output: [d_out], at first `initial`.
+
+    Trained: LoRA's parameters and d_out per layer. In `training.fit` LoRA's are trained as always, and row_alpha by an
+    Adam of its own with learning rate lr_alpha, once in `every` steps, on `batch_alpha` examples from a part of the
+    training set that is held out for it (`share`). The defaults are the authors'. An `initial` other than 1 rescales
+    the base from the start.
+    """
+
+    initial: float = 1.0
+    every: int = 10
+    lr_alpha: float = 5e-3
+    share: float = 0.2
+    batch_alpha: int = 64
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_count("every", self.every)
+        check_count("batch_alpha", self.batch_alpha)
+        if not self.lr_alpha > 0 or not 0 < self.share < 1:
+            raise ValueError(f"lr_alpha={self.lr_alpha}, share={self.share}: need lr_alpha > 0 and 0 < share < 1")
+
+    def layer(self, base: nn.Linear) -> "AlphaLoRALinear":
+        return AlphaLoRALinear(base, self)
+
+    def hooks(self, model: GPT2, train: list, seed: int) -> tuple[list, list[Hook]]:
+        """Hold out a random `share` of the examples (at least one, never all) for row_alpha."""
+        if len(train) < 2:
+            raise ValueError(f"alpha-LoRA holds out a part of the training set; {len(train)} example is too few")
+        order = random.Random(f"alpha/{seed}").sample(range(len(train)), len(train))
+        held_out = min(len(train) - 1, max(1, round(self.share * len(train))))
+        kept = sorted(order[held_out:])
+        return [train[i] for i in kept], [AlphaUpdates(model, self, [train[i] for i in order[:held_out]])]
+
+
+class AlphaLoRALinear(LoRALinear):
+    def __init__(self, base: nn.Linear, spec: AlphaLoRA):
+        super().__init__(base, spec)
+        d_out = base.weight.shape[0]
+        self.row_alpha = nn.Parameter(torch.full((d_out,), float(spec.initial), device=base.weight.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        return (self.row_alpha * y + self.delta(x)).to(y.dtype)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """diag(row_alpha) W + s B A and row_alpha * b, in float64 and rounded once."""
+        weight, bias, alpha = self.base.weight, self.base.bias, self.row_alpha.double()
+        weight.copy_(alpha[:, None] * weight.double() + self.delta_weight())
+        bias.copy_(alpha * bias.double())
+        return self.base
+
+
+class AlphaUpdates(Hook):
+    """Every T steps one Adam step on row_alpha alone, on a batch of its own; what that batch tells LoRA is dropped."""
+
+    def __init__(self, model: GPT2, spec: AlphaLoRA, examples: list):
+        self.spec, self.examples = spec, examples
+        self.alphas = [m.row_alpha for m in model.modules() if isinstance(m, AlphaLoRALinear)]
+        self.optimizer = AdamW(self.alphas, lr=spec.lr_alpha, betas=(0.9, 0.99))
+
+    def parameters(self) -> list[nn.Parameter]:
+        return self.alphas
+
+    def before_step(self, run) -> None:
+        step = run.progress.step
+        if step == 0 or step % self.spec.every:
+            return
+        rng = random.Random(f"alpha/{run.settings.seed}/{step}")
+        run.gradients(rng.sample(self.examples, min(self.spec.batch_alpha, len(self.examples))))
+        self.optimizer.step()
+        run.model.zero_grad()
+
+    def state_dict(self) -> dict:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state)
