@@ -15,7 +15,7 @@ from gpt2lib.model import GPT2
 from gpt2lib.training import Training, fit
 
 TOY_CONFIG = dict(vocab_size=640, n_positions=384, n_embd=96, n_layer=3, n_head=4)
-TOY_TRAINING = Training(epochs=1, batch_size=4, lr=3e-3, weight_decay=0.01)
+TOY_TRAINING = Training(epochs=1, batch_size=4, optimizer="muon", lr=5e-3, weight_decay=0.01)
 TOY_ROWS, TOY_LENGTH = 1600, 256
 
 

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2lib import toy
+from gpt2lib import glue, toy
 from gpt2lib.encoding import cache_folder
+from gpt2lib.example import Example
 
 COURSE = "https://raw.githubusercontent.com/cfifty/public_cs224n_gpt/main/data/"
 PROMPT_LINES = 3  # of a sonnet, given; the other eleven are to be written
@@ -32,19 +33,6 @@ HASHES = {
     "TRUE_sonnets_held_out_dev.txt": "fb41ee87e70107f554b658c8de07a6ae905298db09da84794dfaa2a61e892a1f",
     "sonnets_held_out.txt": "41417eafa263e822f1bb9e52fbdbe0ff910982d2f7663231afd3b7d6b3174ae6",
 }
-
-
-@dataclass(frozen=True)
-class Example:
-    """A sentence, a pair of sentences, or a sonnet. label: its class, or None where none is given (test files).
-
-    For a sonnet, text is all that the file gives: fourteen lines, or the first three.
-    """
-
-    id: str
-    text: str
-    pair: str | None = None
-    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,18 +66,22 @@ TABLES = {
     "cfimdb": Table("ids-cfimdb", ("id", "sentence"), "sentiment", 2),
     "quora": Table("quora", ("id", "sentence1", "sentence2"), "is_duplicate", 2),
 }
-TASKS = (*TABLES, "sonnets")
+TASKS = (*TABLES, "sonnets")  # the course's; `glue.GLUE` has the others
 
 
 def load_task(name: str, source: str | Path | None = None, quiet: bool = False) -> TaskData:
-    """Find, read and check the data of "sst", "cfimdb", "quora" or "sonnets", and print how much there is.
+    """Find, read and check the data of "sst", "cfimdb", "quora", "sonnets", or "glue/rte", "glue/mrpc", "glue/cola",
+    "glue/sst2", and print how much there is.
 
-    source: a folder in the course's layout, or "toy" for small made-up data; without it GPT2LIB_DATA, then data/ in
-    the checkout, then a download. Raises ValueError for an unknown task or a malformed file (with its line), and
+    source: a folder in the course's layout, or "toy" for small made-up data (of the first four); without it
+    GPT2LIB_DATA, then data/ in the checkout, then a download. GLUE lies under glue/ there; its test part is empty, for
+    its labels are not public. Raises ValueError for an unknown task or a malformed file (with its line), and
     FileNotFoundError that says what to put where.
     """
-    if name not in TASKS:
-        raise ValueError(f"no task is called {name!r}; possible: {', '.join(TASKS)}")
+    if name not in (*TASKS, *glue.GLUE):
+        raise ValueError(f"no task is called {name!r}; possible: {', '.join((*TASKS, *glue.GLUE))}")
+    if source == "toy" and name in glue.GLUE:
+        raise ValueError(f"there is no toy data for {name}; toy data is made for {', '.join(TASKS)}")
     if source == "toy":
         source_name, folder = "toy", toy.write(cache_folder() / f"toy-{toy.VERSION}")
     else:
@@ -100,7 +92,16 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
     def file(file_name: str) -> Path:
         return find_file(file_name, folder)
 
-    if name == "sonnets":
+    if name in glue.GLUE:
+        task = glue.GLUE[name]
+        if found := glue.find_folder(task, _places(folder)):
+            train, dev = (glue.read_tsv(found / f"{part}.tsv", task) for part in ("train", "dev"))
+        elif folder is not None:
+            raise FileNotFoundError(f"{folder} holds no glue/{task.folder}/train.tsv and dev.tsv")
+        else:
+            train, dev = glue.from_hub(name)
+        data = TaskData(name, source_name, len(task.answers), train, dev, [])
+    elif name == "sonnets":
         train = read_sonnets(file("sonnets.txt"))
         dev = read_sonnets(file("TRUE_sonnets_held_out_dev.txt"))
         test = read_sonnets(file("sonnets_held_out.txt"), lines=PROMPT_LINES)
@@ -118,12 +119,7 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
 
 def find_file(name: str, folder: Path | None = None) -> Path:
     """The path of one of the course's files: in `folder` alone if given, else in the places that `load_task` names."""
-    if folder is not None:
-        places = [folder]
-    else:
-        configured = os.environ.get("GPT2LIB_DATA")
-        places = [Path(configured)] if configured else []
-        places.append(Path(__file__).resolve().parent.parent / "data")
+    places = _places(folder)
     for place in places:
         if (place / name).is_file():
             return place / name
@@ -152,6 +148,13 @@ def find_file(name: str, folder: Path | None = None) -> Path:
             f"{name} is not in {looked} and could not be downloaded ({type(error).__name__}); "
             "put the CS224N default project's file there, or set GPT2LIB_DATA, or use source='toy'"
         ) from None
+
+
+def _places(folder: Path | None) -> list[Path]:
+    if folder is not None:
+        return [folder]
+    configured = os.environ.get("GPT2LIB_DATA")
+    return [Path(configured)] * bool(configured) + [Path(__file__).resolve().parent.parent / "data"]
 
 
 def read_table(path: Path, table: Table, labelled: bool = True) -> list[Example]:

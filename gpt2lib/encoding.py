@@ -57,25 +57,28 @@ def tokenize(texts: Sequence[str], tokenizer) -> list[list[int]]:
 class Encoded:
     """One example as the model reads it.
 
-    ids: its tokens. label: its class, or None. start: the first token that counts in a language-model loss.
+    ids: its tokens. label: its class, or None. start: the first token that counts in a language-model loss. task: which
+    of several tasks it belongs to.
     """
 
     ids: Sequence[int]
     label: int | None = None
     start: int = 1
+    task: int = 0
 
 
 @dataclass(frozen=True)
 class Batch:
     """Examples padded on the right, so that a causal model needs no mask.
 
-    input_ids: [batch, seq]. lengths, starts: [batch]. labels: [batch], -1 where there is none.
+    input_ids: [batch, seq]. lengths, starts, tasks: [batch]. labels: [batch], -1 where there is none.
     """
 
     input_ids: Tensor
     lengths: Tensor
     starts: Tensor
     labels: Tensor
+    tasks: Tensor
 
     @classmethod
     def of(cls, examples: Sequence[Encoded], device="cpu") -> "Batch":
@@ -85,7 +88,14 @@ class Batch:
             row[: len(example.ids)] = torch.as_tensor(np.asarray(example.ids, dtype=np.int64))
         starts = torch.tensor([e.start for e in examples])
         labels = torch.tensor([-1 if e.label is None else e.label for e in examples])
-        return cls(*(t.to(device, non_blocking=True) for t in (input_ids, lengths, starts, labels)))
+        tasks = torch.tensor([e.task for e in examples])
+        return cls(*(t.to(device, non_blocking=True) for t in (input_ids, lengths, starts, labels, tasks)))
+
+    def select(self, rows: Tensor) -> "Batch":
+        """Some of the rows, without the padding that the others needed. rows: indices."""
+        lengths = self.lengths[rows]
+        input_ids = self.input_ids[rows, : int(lengths.max())]
+        return Batch(input_ids, lengths, self.starts[rows], self.labels[rows], self.tasks[rows])
 
 
 def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor, nn
 
 from gpt2lib.encoding import Batch, Encoded
@@ -73,11 +73,13 @@ class Classifier(nn.Module):
         return list(zip(logits.argmax(-1).tolist(), loss.tolist(), strict=True))
 
     def metrics(self, predictions: list, examples: list[Encoded]) -> dict[str, float]:
-        """Accuracy, macro-averaged F1 over the classes that occur, and mean cross-entropy."""
+        """Accuracy, macro-averaged F1 over the classes that occur, Matthews' correlation (CoLA's metric), and mean
+        cross-entropy."""
         labels, predicted = [e.label for e in examples], [p for p, _ in predictions]
         return {
             "accuracy": float(accuracy_score(labels, predicted)),
             "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+            "matthews": float(matthews_corrcoef(labels, predicted)),
             "loss": sum(loss for _, loss in predictions) / len(predictions),
         }
 

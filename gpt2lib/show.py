@@ -18,6 +18,16 @@ def check_close(claim: str, seen: torch.Tensor, expected: torch.Tensor, toleranc
     check(f"{claim} (largest difference at most {tolerance:g})", difference <= tolerance, f"{difference:.3g}", look)
 
 
+def exercise(number: int, answer, right, hint: str) -> None:
+    """Say whether a reader's answer is right. right: the answer itself, or a function of it that says so."""
+    if answer is None:
+        print(f"exercise {number}: waits for your answer")
+    elif right(answer) if callable(right) else answer == right:
+        print(f"exercise {number}: right")
+    else:
+        print(f"exercise {number}: {answer!r} is not it. {hint}")
+
+
 def count_table(model) -> pd.DataFrame:
     """Parameters of a model, all and trained, by its parts."""
     names = {"wte": "token embedding", "wpe": "positions", "ln_f": "final norm", "output_weight": "output layer"}

@@ -18,8 +18,9 @@ LAST_LINEAR, FULL = "last-linear", "full"
 COURSE_ANSWERS = (3919, 8505)  # "no" and "yes" in GPT-2's vocabulary, which the course's file wants from every model
 
 
-def sentiment_prompt(example: Example) -> str:
-    return example.text
+def plain_prompt(example: Example) -> str:
+    """The sentence, or both of a pair with a line between them: sentiment and GLUE."""
+    return example.text if example.pair is None else f"{example.text}\n{example.pair}"
 
 
 def paraphrase_prompt(example: Example) -> str:
@@ -55,7 +56,7 @@ class Encoder:
         """score_from_prompt: a sonnet's loss counts the lines to be written only, not the given ones or the end."""
         if self.task == "sonnets":
             return self._sonnets(examples, score_from_prompt)
-        prompt = paraphrase_prompt if self.task == "quora" else sentiment_prompt
+        prompt = paraphrase_prompt if self.task == "quora" else plain_prompt
         ids = tokenize([prompt(example) for example in examples], self.tokenizer)
         return [Encoded(i[-self.max_length :], e.label) for i, e in zip(ids, examples, strict=True)]
 
@@ -78,7 +79,7 @@ def prepare(data: TaskData, body: GPT2, tokenizer, method: str | Spec) -> Classi
     """Put the task's head on `body` and leave exactly those parameters trainable that `method` trains.
 
     method: "last-linear" (the head alone, on a frozen body), "full" (everything), or an adapter's specification (the
-    adapter, and the head if the task adds one). Sentiment adds a linear layer; the cloze task and the sonnets read
+    adapter, and the head if the task adds one). Sentiment and GLUE add a linear layer; the cloze task and the sonnets read
     GPT-2's own output layer, of which "last-linear" trains a copy (the rows of the two answers, or the whole).
     """
     if method not in (LAST_LINEAR, FULL) and not isinstance(method, Spec):
@@ -87,12 +88,17 @@ def prepare(data: TaskData, body: GPT2, tokenizer, method: str | Spec) -> Classi
         attach(body, method)
     else:
         body.requires_grad_(method == FULL)
+    return with_head(data, body, tokenizer, own_output_layer=method == LAST_LINEAR)
+
+
+def with_head(data: TaskData, body: GPT2, tokenizer, own_output_layer: bool = False) -> Classifier | LanguageModel:
+    """The task's head on `body`. own_output_layer: train a copy of GPT-2's, where the task has no other head."""
     if data.name == "sonnets":
-        if method == LAST_LINEAR:
+        if own_output_layer:
             body.untie()
         return LanguageModel(body)
     if data.name == "quora":
-        return Classifier(body, ClozeHead(body, answer_ids(tokenizer), trained=method == LAST_LINEAR))
+        return Classifier(body, ClozeHead(body, answer_ids(tokenizer), trained=own_output_layer))
     return Classifier(body, LinearHead(body.config.n_embd, data.classes))
 
 

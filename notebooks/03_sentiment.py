@@ -53,7 +53,7 @@ from gpt2lib.base import base_name, load_base
 from gpt2lib.data import load_task
 from gpt2lib.encoding import Batch
 from gpt2lib.record import write_run
-from gpt2lib.tasks import Encoder, method_named, prepare, sentiment_prompt
+from gpt2lib.tasks import Encoder, method_named, prepare, plain_prompt
 from gpt2lib.training import Training, evaluate, fit
 
 # %% [markdown]
@@ -64,7 +64,7 @@ from gpt2lib.training import Training, evaluate, fit
 # %% tags=["nbval-check-output"]
 data = load_task(task, source or None)
 for example in data.train[:4]:
-    print(example.label, sentiment_prompt(example)[:90])
+    print(example.label, plain_prompt(example)[:90])
 
 # %% [markdown]
 # ## The floors

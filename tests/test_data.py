@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from gpt2lib.data import HASHES, TASKS, load_task
+from gpt2lib.glue import GLUE
 
 TABLE = "\tid\tsentence\tsentiment\n0\ta1\tA fine film .\t3\n1\tb2\tA dull one .\t1\n"
 
@@ -125,3 +126,53 @@ def test_a_test_file_needs_no_label_and_a_missing_file_is_named(toy_folder, tmp_
     (tmp_path / "data" / "ids-sst-dev.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"ids-sst-dev\.csv"):
         load_task("sst", tmp_path / "data")
+
+
+GLUE_FILES = {
+    "glue/rte": 'index\tsentence1\tsentence2\tlabel\n0\tA "quote.\tB.\tentailment\n1\tC.\tD.\tnot_entailment\n',
+    "glue/mrpc": '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tA "quote.\tB.\n0\t9\t10\tC.\tD.\n',
+    "glue/cola": 'gj04\t1\t\tA "quote.\ngj04\t0\t*\tC.\n',
+    "glue/sst2": 'sentence\tlabel\nA "quote. \t1\nC.\t0\n',
+}
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_glues_own_files(tmp_path, name):
+    folder = tmp_path / "glue" / GLUE[name].folder
+    folder.mkdir(parents=True)
+    for part in ("train", "dev"):
+        (folder / f"{part}.tsv").write_text(GLUE_FILES[name], encoding="utf-8")
+    data = load_task(name, tmp_path)
+    pairs = len(GLUE[name].texts) == 2
+    assert [(e.text, e.pair) for e in data.dev] == [
+        ('A "quote.', "B." if pairs else None),
+        ("C.", "D." if pairs else None),
+    ]
+    assert {e.label for e in data.train} == {0, 1} and data.classes == 2 and len(data.test) == 0
+    lines = GLUE_FILES[name].splitlines()
+    (folder / "dev.tsv").write_text(
+        "\n".join([*lines, lines[-1].replace("0\t", "7\t", 1).replace("not_", "un").replace("C.\t0", "C.\t7")])
+    )
+    with pytest.raises(ValueError, match=rf"dev\.tsv, line {len(lines) + 1}: the label is .*; possible: "):
+        load_task(name, tmp_path)
+    (folder / "dev.tsv").write_text(lines[0] + "\ncut")
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 2: 1 columns"):
+        load_task(name, tmp_path)
+    (folder / "dev.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=GLUE[name].folder):
+        load_task(name, tmp_path)
+
+
+def test_glue_without_files_or_network_says_what_to_put_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPT2LIB_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=r"put GLUE's files at glue/RTE/train\.tsv"):
+        load_task("glue/rte")
+    with pytest.raises(ValueError, match="no toy data for glue/rte"):
+        load_task("glue/rte", "toy")
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("rte", (2490, 277)), ("mrpc", (3668, 408)), ("cola", (8551, 1043))])
+def test_real_glue(real_data, name, sizes):
+    data = load_task(f"glue/{name}")
+    assert (len(data.train), len(data.dev)) == sizes

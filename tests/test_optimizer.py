@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gpt2lib import AdamW
+from gpt2lib.optimizer import Muon, orthogonalise
 
 
 def train(optimizer_class, steps=1000, **settings):
@@ -92,3 +93,32 @@ def test_sparse_gradients_are_refused():
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(ValueError, match="sparse"):
         AdamW(embedding.parameters()).step()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 16), (16, 4)])
+def test_muon_orthogonalises(shape):
+    """All singular values of the update are brought near 1, its directions stay."""
+    g = torch.randn(3, *shape)
+    u, _, v = torch.linalg.svd(g, full_matrices=False)
+    update = orthogonalise(g)
+    values = torch.linalg.svdvals(update)
+    assert values.max() < 1.3 and values.min() > 0.3
+    rotated = u.mT @ update @ v.mT  # diagonal in the gradient's own basis
+    assert (rotated - torch.diag_embed(rotated.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-3
+
+
+def test_muon_moves_matrices_by_its_own_rule_and_the_rest_by_adamws():
+    torch.manual_seed(0)
+    matrix, bias = (torch.nn.Parameter(torch.randn(*shape)) for shape in ((6, 4), (6,)))
+    reference = torch.nn.Parameter(bias.detach().clone())
+    start, grads = matrix.detach().clone(), [torch.randn(6, 4), torch.randn(6)]
+    muon = Muon([matrix], [bias], lr=0.1, betas=(0.9, 0.95), weight_decay=0.01)
+    adamw = AdamW([reference], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01)
+    matrix.grad, bias.grad, reference.grad = grads[0], grads[1], grads[1].clone()
+    muon.step()
+    adamw.step()
+    assert torch.equal(bias, reference)
+    expected = start - 0.1 * 0.2 * 6**0.5 * orthogonalise((1 + 0.95) * grads[0][None])[0]
+    assert torch.allclose(matrix, expected * (1 - 0.1 * 0.01), atol=1e-5)
+    with pytest.raises(ValueError, match=r"matrices; give parameters of shape \[6\]"):
+        Muon([bias], [matrix])

@@ -20,7 +20,7 @@ def strip(notebook) -> None:
     notebook.metadata = type(notebook.metadata)(kernelspec=kernel)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
-        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter")}
         if cell.cell_type == "code":
             cell.outputs = [
                 output

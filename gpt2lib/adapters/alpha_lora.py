@@ -92,3 +92,24 @@ class AlphaUpdates(Hook):
 
     def load_state_dict(self, state: dict) -> None:
         self.optimizer.load_state_dict(state)
+
+
+class AlphaTrace(Hook):
+    """Keeps how row_alpha moves: `rows` has step, layer (its name), mean and standard deviation over the layer's rows."""
+
+    def __init__(self, every: int = 10):
+        self.every, self.rows = every, []
+
+    def before_step(self, run) -> None:
+        if run.progress.step % self.every == 0:
+            for name, layer in run.model.body.named_modules():
+                if isinstance(layer, AlphaLoRALinear):
+                    std, mean = torch.std_mean(layer.row_alpha.detach())
+                    row = {"step": run.progress.step, "layer": name, "mean": mean.item(), "std": std.item()}
+                    self.rows.append(row)
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows = state["rows"]

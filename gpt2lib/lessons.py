@@ -1,0 +1,110 @@
+"""What the adapters' notebooks share: the properties that every adapter must have, checked on a real base, and a fair
+comparison of methods on one task."""
+
+import tempfile
+from dataclasses import replace
+
+import pandas as pd
+import torch
+
+from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
+from gpt2lib.adapters.lora import LoRA
+from gpt2lib.base import load_base
+from gpt2lib.config import GPT2Config
+from gpt2lib.data import TaskData
+from gpt2lib.model import GPT2
+from gpt2lib.optimizer import AdamW
+from gpt2lib.show import check, check_close
+from gpt2lib.tasks import Encoder, prepare
+from gpt2lib.training import Training, evaluate, fit
+
+
+def trained_count(spec: Spec, config: GPT2Config) -> int:
+    """How many parameters an adapter trains on a model of this shape; takes no memory."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in adapter_parameters(attach(GPT2(config), spec)).values())
+
+
+def lora_of_size(parameters: int, config: GPT2Config, **settings) -> LoRA:
+    """The LoRA whose rank brings its trained parameters nearest to a number."""
+    one = trained_count(LoRA(rank=1, **settings), config)
+    return LoRA(rank=max(1, round(parameters / one)), **settings)
+
+
+def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
+    """Attach, train for 20 steps on random tokens, and check each property that an adapter must have; prints them."""
+    body, _ = load_base(base_model)
+    torch.manual_seed(seed)
+    ids = torch.randint(0, body.config.vocab_size, (3, 24))
+    later = ids.clone()
+    later[:, 16] = (ids[:, 16] + 1) % body.config.vocab_size
+
+    @torch.no_grad()
+    def run(model, ids=ids, mask=None):
+        return model.eval()(ids, mask)
+
+    before = run(body)
+    check_close("attaching changes no output", run(attach(body, spec)), before, 1e-6, "the factor that starts at 0")
+    frozen = {name: p.clone() for name, p in body.named_parameters() if not p.requires_grad}
+    optimizer = AdamW([p for p in body.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(20):
+        body.train()(ids).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    same = all(torch.equal(p, frozen[name]) for name, p in body.named_parameters() if name in frozen)
+    check("after 20 steps the base's weights are the same bits", same)
+    trained = run(body)
+    check("after 20 steps the outputs have changed", (trained - before).abs().max().item() > 1e-3)
+
+    seen = run(body, later)[:, :16]
+    check_close("a changed token changes no earlier output", seen, trained[:, :16], 1e-5, "causality")
+    filler = torch.zeros(3, 5, dtype=torch.long)
+    ones = torch.ones_like(ids)
+    left = run(body, torch.cat([filler, ids], 1), torch.cat([filler, ones], 1))[:, 5:]
+    right = run(body, torch.cat([ids, filler], 1))[:, :24]
+    check_close("padding on the left changes nothing", left, trained, 1e-3)
+    check_close("padding on the right changes nothing", right, trained, 1e-3)
+    expected = ids
+    for _ in range(6):
+        expected = torch.cat([expected, body.logits(run(body, expected)[:, -1]).argmax(-1, keepdim=True)], 1)
+    cached = body.generate(ids, max_new_tokens=6, temperature=0)
+    check("generation with the cache gives the same tokens as without", torch.equal(cached, expected))
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(body, folder)
+        again, _ = load_base(base_model)
+        check_close("saved and loaded on a fresh base it gives the same outputs", run(load(again, folder)), trained, 0)
+    exact = run(again.double())
+    try:
+        merge(again)
+    except ValueError:
+        check_close("it cannot be merged, says so, and is left as it was", run(again), exact, 0)
+    else:
+        check_close("merging is exact in float64", run(again), exact, 1e-10, "merged()")
+
+
+def comparison(
+    methods: dict[str, str | Spec],
+    learning_rates: dict[str, float],
+    data: TaskData,
+    base_model: str,
+    settings: Training,
+    examples: int | None = None,
+    hooks: dict[str, list] | None = None,
+) -> tuple[dict, pd.DataFrame]:
+    """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
+
+    methods, learning_rates, hooks: by name. examples: of the training set, all by default.
+    """
+    models, rows = {}, {}
+    for name, method in methods.items():
+        body, tokenizer = load_base(base_model)
+        encoder = Encoder(data.name, tokenizer, body.config.n_positions)
+        torch.manual_seed(settings.seed)
+        model = models[name] = prepare(data, body, tokenizer, method)
+        train, dev = encoder(data.train)[:examples], encoder(data.dev)
+        fit(model, train, dev, replace(settings, lr=learning_rates[name]), hooks=(hooks or {}).get(name, []))
+        trained = adapter_parameters(body) if isinstance(method, Spec) else dict(model.named_parameters())
+        rows[name] = {"trained": sum(p.numel() for p in trained.values() if p.requires_grad)}
+        rows[name] |= evaluate(model, dev)[0]
+    return models, pd.DataFrame(rows).T.astype({"trained": int}).round(3)
