@@ -48,13 +48,18 @@ class CausalSelfAttention(nn.Module):
         self.v = nn.Linear(config.n_embd, config.n_embd)
         self.o = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """x: [batch, seq, n_embd] -> [batch, seq, n_embd].
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, read: Tensor | None = None
+    ) -> Tensor:
+        """x: [batch, seq, n_embd] -> [batch, seq, n_embd], or [batch, 1, n_embd] for the positions `read`: [batch].
 
         mask: bool, broadcastable to [batch, n_head, seq, cached + seq], True where a token may look; None is causal
         without a cache, and lets the one new token see all of them with a cache (see `attention_mask_of`).
         """
-        q, k, v = self.split_heads(self.q(x)), self.split_heads(self.k(x)), self.split_heads(self.v(x))
+        if read is not None:
+            mask = (torch.arange(x.shape[1], device=x.device) <= read[:, None])[:, None, None]  # [batch, 1, 1, seq]
+        q = self.split_heads(self.q(x if read is None else rows_at(x, read)))
+        k, v = self.split_heads(self.k(x)), self.split_heads(self.v(x))
         if cache is not None:
             k, v = cache.extend(self, k, v)  # [batch, n_head, cached + seq, head_dim]
         y = F.scaled_dot_product_attention(
@@ -77,6 +82,11 @@ class CausalSelfAttention(nn.Module):
     def split_heads(self, x: Tensor) -> Tensor:
         """[batch, seq, n_embd] -> [batch, n_head, seq, head_dim]"""
         return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+
+
+def rows_at(x: Tensor, positions: Tensor) -> Tensor:
+    """One position of each sequence: [batch, seq, features], [batch] -> [batch, 1, features]."""
+    return x[torch.arange(len(x), device=x.device), positions][:, None]
 
 
 def attention_mask_of(attention_mask: Tensor | None, seq: int, past: int, device) -> Tensor | None:

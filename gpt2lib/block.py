@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.attention import CausalSelfAttention, KVCache
+from gpt2lib.attention import CausalSelfAttention, KVCache, rows_at
 from gpt2lib.config import GPT2Config
 
 
@@ -34,7 +34,10 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """[batch, seq, n_embd] -> [batch, seq, n_embd]"""
-        x = x + self.dropout(self.attn(self.ln_1(x), mask, cache))
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, read: Tensor | None = None
+    ) -> Tensor:
+        """[batch, seq, n_embd] -> [batch, seq, n_embd], or [batch, 1, n_embd] for the positions `read`: [batch]"""
+        update = self.dropout(self.attn(self.ln_1(x), mask, cache, read))
+        x = (x if read is None else rows_at(x, read)) + update
         return x + self.dropout(self.mlp(self.ln_2(x)))

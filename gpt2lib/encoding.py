@@ -4,7 +4,7 @@ import hashlib
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -58,20 +58,22 @@ class Encoded:
     """One example as the model reads it.
 
     ids: its tokens. label: its class, or None. start: the first token that counts in a language-model loss. task: which
-    of several tasks it belongs to.
+    of several tasks it belongs to. features: what a frozen body makes of it, [n_embd], once that is computed.
     """
 
     ids: Sequence[int]
     label: int | None = None
     start: int = 1
     task: int = 0
+    features: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Examples padded on the right, so that a causal model needs no mask.
 
-    input_ids: [batch, seq]. lengths, starts, tasks: [batch]. labels: [batch], -1 where there is none.
+    input_ids: [batch, seq]. lengths, starts, tasks: [batch]. labels: [batch], -1 where there is none. features: of a
+    frozen body, [batch, n_embd], or None.
     """
 
     input_ids: Tensor
@@ -79,6 +81,7 @@ class Batch:
     starts: Tensor
     labels: Tensor
     tasks: Tensor
+    features: Tensor | None = None
 
     @classmethod
     def of(cls, examples: Sequence[Encoded], device="cpu") -> "Batch":
@@ -89,13 +92,17 @@ class Batch:
         starts = torch.tensor([e.start for e in examples])
         labels = torch.tensor([-1 if e.label is None else e.label for e in examples])
         tasks = torch.tensor([e.task for e in examples])
-        return cls(*(t.to(device, non_blocking=True) for t in (input_ids, lengths, starts, labels, tasks)))
+        tensors = [input_ids, lengths, starts, labels, tasks]
+        if all(e.features is not None for e in examples):
+            tensors.append(torch.stack([e.features for e in examples]))
+        return cls(*(t.to(device, non_blocking=True) for t in tensors))
 
     def select(self, rows: Tensor) -> "Batch":
         """Some of the rows, without the padding that the others needed. rows: indices."""
         lengths = self.lengths[rows]
         input_ids = self.input_ids[rows, : int(lengths.max())]
-        return Batch(input_ids, lengths, self.starts[rows], self.labels[rows], self.tasks[rows])
+        features = None if self.features is None else self.features[rows]
+        return Batch(input_ids, lengths, self.starts[rows], self.labels[rows], self.tasks[rows], features)
 
 
 def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -98,7 +98,8 @@ def singular_values(deltas: dict[str, np.ndarray], rank: int, shown: int | None 
         values = np.linalg.svd(delta, compute_uv=False)[: shown or 2 * rank]
         axis.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=name)
     axis.axvline(rank + 0.5, color=COLOURS["floor"], linestyle="--", label=f"rank {rank}")
-    axis.set(xlabel="number", ylabel="singular value of the update")
+    largest = max(np.linalg.norm(delta, 2) for delta in deltas.values())
+    axis.set(xlabel="number", ylabel="singular value of the update", yscale="log", ylim=(1e-4 * largest, 2 * largest))
     axis.legend()
     return _done(figure)
 
@@ -161,6 +162,48 @@ def splines(z: np.ndarray, bases: np.ndarray, curves: np.ndarray) -> Figure:
     for axis in axes:
         axis.axvspan(-1, 1, color="0.93", zorder=0)
         axis.set_xlabel("z, in units of the grid")
+    return _done(figure)
+
+
+def accuracy_over_alpha(table: pd.DataFrame, points: pd.DataFrame, best: dict[str, float]) -> Figure:
+    """Asymptotic accuracy as lines, simulated accuracy as points with its standard error, best alphas as dashes.
+
+    table: columns setting, alpha, accuracy. points: the same, and error. best: setting -> alpha.
+    """
+    figure, axis = plt.subplots(figsize=(4.6, 2.9))
+    for i, (setting, rows) in enumerate(table.groupby("setting", sort=False)):
+        axis.plot(rows["alpha"], rows["accuracy"], color=_palette[i], label=setting)
+        seen = points[points["setting"] == setting]
+        axis.errorbar(
+            seen["alpha"], seen["accuracy"], seen["error"], fmt="o", markersize=3, capsize=2, color=_palette[i]
+        )
+        axis.axvline(best[setting], color=_palette[i], linestyle=":")
+    axis.set(xlabel="alpha", ylabel="test accuracy")
+    title = "lines: theory\npoints: simulation\ndots: best alpha"
+    axis.legend(title=title, fontsize=7, title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _done(figure)
+
+
+def best_alphas(panels: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]) -> Figure:
+    """The best alpha against one quantity a panel. panels: quantity -> (its values, line's name -> best alphas)."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.7 * len(panels), 2.5), squeeze=False)
+    for axis, (quantity, (values, lines)) in zip(axes[0], panels.items(), strict=True):
+        for name, line in lines.items():
+            axis.plot(values, line, label=name)
+        axis.axhline(1, color=COLOURS["floor"], linestyle="--")
+        axis.set(xlabel=quantity, ylabel="best alpha")
+        if values.min() > 0 and values.max() / values.min() > 20:
+            axis.set_xscale("log")
+        axis.legend(fontsize=6)
+    return _done(figure)
+
+
+def gain_map(beta: np.ndarray, eta: np.ndarray, gain: np.ndarray) -> Figure:
+    """What the best alpha gains over alpha = 1, in points of accuracy. gain: [eta, beta]."""
+    figure, axis = plt.subplots(figsize=(4.4, 3.0))
+    image = axis.pcolormesh(beta, eta, 100 * gain, cmap="viridis", shading="nearest")
+    axis.set(xlabel="similarity of source and target, beta", ylabel="eta = p / n", yscale="log")
+    figure.colorbar(image, label="gain (points)")
     return _done(figure)
 
 

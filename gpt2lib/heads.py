@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gpt2lib.encoding import Batch, Encoded
 from gpt2lib.model import GPT2
 
-LOGITS_AT_ONCE = 4096  # rows of the vocabulary-sized matrix that exist at a time
+LOGITS_AT_ONCE = 2**26  # numbers of the vocabulary-sized matrix that exist at a time: 256 MB in float32
 
 
 class ClozeHead(nn.Module):
@@ -52,11 +53,14 @@ class Classifier(nn.Module):
         super().__init__()
         self.body, self.head = body, head
 
+    def features(self, batch: Batch) -> Tensor:
+        """What the head reads: [batch, n_embd]"""
+        return self.body(batch.input_ids, read=batch.lengths - 1)
+
     def logits(self, batch: Batch) -> Tensor:
         """[batch, classes]"""
-        h = self.body(batch.input_ids)  # [batch, seq, n_embd]
-        last = h[torch.arange(len(h), device=h.device), batch.lengths - 1]  # [batch, n_embd]
-        return self.head(last, self.body.wte.weight)
+        features = self.features(batch) if batch.features is None else batch.features
+        return self.head(features, self.body.wte.weight)
 
     def forward(self, batch: Batch) -> Tensor:
         """Summed cross-entropy."""
@@ -99,11 +103,16 @@ class LanguageModel(nn.Module):
         target = torch.arange(1, batch.input_ids.shape[1], device=h.device)  # position of each prediction's target
         counts = (target >= batch.starts[:, None]) & (target < batch.lengths[:, None])  # [batch, seq - 1]
         h, targets = h[counts], batch.input_ids[:, 1:][counts]  # [tokens, n_embd], [tokens]
-        losses = [
-            F.cross_entropy(self.body.logits(part).float(), target_part, reduction="none")
-            for part, target_part in zip(h.split(LOGITS_AT_ONCE), targets.split(LOGITS_AT_ONCE), strict=True)
-        ]
-        return torch.cat(losses), counts.nonzero()[:, 0]
+        rows = max(1, LOGITS_AT_ONCE // self.body.config.vocab_size)
+        if len(h) <= rows:
+            losses = self._cross_entropy(h, targets)
+        else:  # computed again in the backward pass, so that logits exist for one part at a time
+            parts = zip(h.split(rows), targets.split(rows), strict=True)
+            losses = torch.cat([checkpoint(self._cross_entropy, *part, use_reentrant=False) for part in parts])
+        return losses, counts.nonzero()[:, 0]
+
+    def _cross_entropy(self, h: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self.body.logits(h).float(), targets, reduction="none")
 
     def forward(self, batch: Batch) -> Tensor:
         """Summed cross-entropy."""

@@ -51,14 +51,18 @@ class GPT2(nn.Module):
         attention_mask: Tensor | None = None,
         cache: KVCache | None = None,
         position_ids: Tensor | None = None,
+        read: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states after the final norm: [batch, seq, n_embd].
+        """Hidden states after the final norm: [batch, seq, n_embd], or [batch, n_embd] at the positions `read`: [batch].
 
         input_ids: [batch, seq]. attention_mask: [batch, cached + seq], 1 = real token, on whichever side the padding
         is; a batch padded on the right needs none. Positions count real tokens, so that padding changes nothing;
-        transformers does so only if it is given the same position_ids.
-        Raises ValueError for a mask of the wrong shape or more tokens than n_positions.
+        transformers does so only if it is given the same position_ids. `read` spares the last block all other
+        positions; it is for batches without a mask or a cache.
+        Raises ValueError for a mask of the wrong shape, more tokens than n_positions, or `read` with a mask or a cache.
         """
+        if read is not None and (attention_mask is not None or cache is not None):
+            raise ValueError("read is for batches padded on the right, without attention_mask or cache")
         batch, seq = input_ids.shape
         past = cache.length if cache is not None else 0
         if attention_mask is not None and attention_mask.shape != (batch, past + seq):
@@ -75,14 +79,15 @@ class GPT2(nn.Module):
         mask = attention_mask_of(attention_mask, seq, past, input_ids.device)
 
         x = self.dropout(self.wte(input_ids) + self.wpe(position_ids))  # [batch, seq, n_embd]
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            last = read if i == len(self.blocks) - 1 else None
             if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
-                x = checkpoint(block, x, mask, use_reentrant=False)
+                x = checkpoint(block, x, mask, None, last, use_reentrant=False)
             else:
-                x = block(x, mask, cache)
+                x = block(x, mask, cache, last)
         if cache is not None:
             cache.length += seq
-        return self.ln_f(x)
+        return self.ln_f(x if read is None else x[:, 0])
 
     def logits(self, h: Tensor) -> Tensor:
         """[..., n_embd] -> [..., vocab_size], by the token embedding's own weights."""

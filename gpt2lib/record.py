@@ -46,7 +46,7 @@ def write_run(
     folder = Path(folder)
     dev = encoder(data.dev, score_from_prompt=True)
     predictions = predict(model, dev, settings.batch_size)  # several processes share the work; one writes
-    if data.classes:
+    if data.classes and data.test:
         test_predictions = [p for p, _ in predict(model, encoder(data.test), settings.batch_size)]
     if not PartialState().is_main_process:
         return

@@ -12,7 +12,7 @@ import resource
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from gpt2lib.adapters import Hook, attached_spec
 from gpt2lib.checkpoint import Checkpoint, Progress
 from gpt2lib.encoding import Batch, Encoded, bucketed_batches, sorted_batches
+from gpt2lib.heads import Classifier
 from gpt2lib.optimizer import AdamW, Muon
 
 
@@ -140,6 +141,8 @@ class _Fit:
         self.accelerator = Accelerator()
         self.wrapped = self.accelerator.prepare(model)
         self.trained = trained_parameters(model)
+        if isinstance(model, Classifier) and not any(p.requires_grad for p in model.body.parameters()):
+            self.train, self.dev = (with_features(model, part, settings) for part in (train, dev))
         elsewhere = {id(p) for hook in self.hooks for p in hook.parameters()}
         self.updated = {name: p for name, p in self.trained.items() if id(p) not in elsewhere}
         self.optimizer = _optimizer(self.updated, settings)
@@ -280,6 +283,21 @@ def predict(model, examples: list[Encoded], batch_size: int = 16, precision: str
             predicted = model.predict(Batch.of([examples[i] for i in indices], device))
         outputs += zip(indices, predicted, strict=True)
     return [prediction for _, prediction in sorted(gather_object(outputs), key=lambda output: output[0])]
+
+
+@torch.no_grad()
+def with_features(model: Classifier, examples: list[Encoded], settings: Training) -> list[Encoded]:
+    """The examples with what the frozen body makes of them, so that it need not be run again: without dropout."""
+    model.eval()
+    device = next(model.parameters()).device
+    done = list(examples)
+    batches = sorted_batches([len(e.ids) for e in examples], settings.batch_size)
+    for indices in tqdm(batches, desc="features of the frozen body", unit="batch", leave=False):
+        with autocast(device, settings.precision):
+            features = model.features(Batch.of([examples[i] for i in indices], device)).float().cpu()
+        for i, row in zip(indices, features, strict=True):
+            done[i] = replace(examples[i], features=row.clone())
+    return done
 
 
 def _optimizer(trained: dict[str, torch.nn.Parameter], settings: Training) -> AdamW:

@@ -53,7 +53,7 @@ from gpt2lib.base import base_name, load_base
 from gpt2lib.data import load_task
 from gpt2lib.encoding import Batch
 from gpt2lib.record import write_run
-from gpt2lib.tasks import Encoder, method_named, prepare, plain_prompt
+from gpt2lib.tasks import Encoder, method_named, plain_prompt, prepare
 from gpt2lib.training import Training, evaluate, fit
 
 # %% [markdown]

@@ -213,3 +213,28 @@ def test_a_missing_model_says_what_to_do(tmp_path):
     (tmp_path / "readme.txt").write_text("")
     with pytest.raises(FileNotFoundError, match=r"it has: readme\.txt"):
         GPT2.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_reading_one_position_gives_what_all_positions_give(model, checkpointing):
+    """The last block then computes that position alone; outputs and gradients stay."""
+    ids = torch.randint(0, 61, (4, 11), generator=torch.Generator().manual_seed(0))
+    read = torch.tensor([10, 0, 4, 7])
+    model.gradient_checkpointing = checkpointing
+    gradients = []
+    for h in (model(ids)[torch.arange(4), read], model(ids, read=read)):
+        model.zero_grad()
+        h.square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+        expected = h if len(gradients) == 1 else expected
+    assert (h - expected).abs().max() < 1e-5
+    assert all((a - b).abs().max() < 1e-3 * (1 + a.abs().max()) for a, b in zip(*gradients, strict=True))
+    with pytest.raises(ValueError, match="read is for batches"):
+        model(ids, torch.ones_like(ids), read=read)
+
+
+def test_the_last_block_works_on_the_positions_that_are_read_alone(model):
+    rows = []
+    model.blocks[-1].mlp.register_forward_hook(lambda module, args, output: rows.append(output.shape[1]))
+    model(torch.zeros(2, 9, dtype=torch.long), read=torch.tensor([8, 3]))
+    assert rows == [1]

@@ -15,7 +15,7 @@ import torch
 from conftest import random_model
 
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, Hook, KANLoRA, KronAB, LoRA, attach
-from gpt2lib.encoding import Encoded
+from gpt2lib.encoding import Batch, Encoded
 from gpt2lib.heads import Classifier, LanguageModel, LinearHead
 from gpt2lib.training import Training, evaluate, fit, trained_parameters
 
@@ -290,3 +290,39 @@ def test_the_grid_of_a_spline_layer_is_fitted_in_training():
     fit(model, examples(60), examples(8, 1), Training(epochs=1, batch_size=8), quiet=True)
     layers = [block.mlp for block in model.body.blocks]
     assert all((layer.width != 1).all() and (layer.middle != 0).all() for layer in layers)
+
+
+def test_a_frozen_body_is_run_once_for_each_example():
+    """Last-linear training computes its features once, whatever the epochs; the result is that of the whole model."""
+    model = classifier(dropout=0.0)
+    model.body.requires_grad_(False)
+    calls = []
+    model.body.register_forward_hook(lambda module, args, output: calls.append(len(output)))
+    train, dev = examples(60), examples(40, 1)
+    progress = fit(model, train, dev, Training(epochs=5, batch_size=8, lr=1e-2), quiet=True)
+    assert sum(calls) == len(train) + len(dev)
+    metrics, _ = evaluate(model, dev)  # with the body
+    assert metrics["accuracy"] == progress.best["accuracy"]
+    assert metrics["loss"] == pytest.approx(progress.best["loss"], rel=1e-4)
+    assert all(e.features is None for e in train)  # the caller's examples are left alone
+
+
+def test_logits_never_exist_for_all_tokens_at_once(monkeypatch):
+    """The largest vocabulary-sized tensor is the part's, forward and backward; loss and gradients are the same."""
+    from gpt2lib import heads
+
+    ids = [Encoded(torch.randint(0, 61, (n,)).tolist()) for n in (20, 9, 14)]
+    seen = []
+    for limit in (heads.LOGITS_AT_ONCE, 61 * 5):
+        monkeypatch.setattr(heads, "LOGITS_AT_ONCE", limit)
+        model = LanguageModel(random_model())
+        rows = []
+        logits = model.body.logits
+        monkeypatch.setattr(model.body, "logits", lambda h, rows=rows, logits=logits: rows.append(len(h)) or logits(h))
+        loss = model(Batch.of(ids))
+        loss.backward()
+        seen.append((loss.item(), model.body.wte.weight.grad.clone(), max(rows)))
+    (loss, gradient, whole), (loss_in_parts, gradient_in_parts, part) = seen
+    assert whole == 20 + 9 + 14 - 3 and part == 5  # padding has no logits at all
+    assert loss_in_parts == pytest.approx(loss, rel=1e-5)
+    assert torch.allclose(gradient, gradient_in_parts, rtol=1e-3, atol=1e-4)

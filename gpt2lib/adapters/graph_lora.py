@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdapterLayer, check_count
 from gpt2lib.adapters.lora import LoRA
-from gpt2lib.attention import KVCache, causal_mask
+from gpt2lib.attention import KVCache, causal_mask, rows_at
 from gpt2lib.model import GPT2
 
 
@@ -73,12 +73,15 @@ class GraphBlock(AdapterLayer):
             nn.Parameter(torch.randn(spec.heads, r // spec.heads, device=device)) if spec.scores == "gatv2" else None
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """[batch, seq, n_embd] -> [batch, seq, n_embd], with mask and cache as for `Block`."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, read: Tensor | None = None
+    ) -> Tensor:
+        """As `Block.forward`; the graph needs every position, so `read` only chooses among them."""
         h = self.base(x, mask, cache)
         attention, values = self.attend(h, mask, cache)
         o = (attention @ values).transpose(1, 2).flatten(2)  # [batch, seq, graph_rank]
-        return h + F.linear(o, self.up).to(h.dtype)
+        h = h + F.linear(o, self.up).to(h.dtype)
+        return h if read is None else rows_at(h, read)
 
     def attend(self, h: Tensor, mask: Tensor | None, cache: KVCache | None = None) -> tuple[Tensor, Tensor]:
         """What each token takes from each, [batch, heads, seq, cached + seq], rows summing to 1; and the values they

@@ -139,7 +139,7 @@ class GridFit(Hook):
         ]
         was_training = run.model.training
         run.model.eval()
-        run.model(batch)
+        run.model.body(batch.input_ids)
         run.model.train(was_training)
         for handle in handles:
             handle.remove()
