@@ -1,11 +1,11 @@
 """How far a run has come, and the file that it goes on from: written beside, then renamed, so it is whole or old."""
 
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+
+from gpt2lib.whole import write_json, write_whole
 
 
 @dataclass
@@ -54,7 +54,8 @@ class Checkpoint:
 
     def save(self, **state) -> None:
         if self.writes:
-            self._replace("checkpoint.pt", lambda path: torch.save(state | {"fingerprint": self.fingerprint}, path))
+            content = state | {"fingerprint": self.fingerprint}
+            write_whole(self.folder / "checkpoint.pt", lambda path: torch.save(content, path))
 
     def report(self, progress: Progress, loss: float) -> None:
         """What a study shows of a run that is under way."""
@@ -62,10 +63,4 @@ class Checkpoint:
             now = {"step": progress.step, "steps": progress.steps, "loss": loss}
             now["tokens_per_second"] = progress.tokens_per_second
             now["seconds_left"] = progress.seconds / progress.step * (progress.steps - progress.step)
-            self._replace("progress.json", lambda path: path.write_text(json.dumps(now), encoding="utf-8"))
-
-    def _replace(self, name: str, write) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{name}.partial"
-        write(partial)
-        os.replace(partial, self.folder / name)
+            write_json(self.folder / "progress.json", now)

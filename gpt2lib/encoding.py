@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gpt2lib import pretrained
+from gpt2lib.whole import write_whole
 
 
 def cache_folder() -> Path:
@@ -44,12 +45,8 @@ def tokenize(texts: Sequence[str], tokenizer) -> list[list[int]]:
         with np.load(path) as stored:
             return [ids.tolist() for ids in np.split(stored["ids"], stored["ends"][:-1])] if len(texts) else []
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        flat = np.fromiter((token for row in ids for token in row), dtype=np.int32)
-        np.savez(file, ids=flat, ends=np.cumsum([len(row) for row in ids]))
-    os.replace(partial, path)
+    flat = np.fromiter((token for row in ids for token in row), dtype=np.int32)
+    write_whole(path, lambda partial: np.savez(partial, ids=flat, ends=np.cumsum([len(row) for row in ids])))
     return ids
 
 

@@ -207,6 +207,23 @@ def gain_map(beta: np.ndarray, eta: np.ndarray, gain: np.ndarray) -> Figure:
     return _done(figure)
 
 
+def waterfall(table: pd.DataFrame) -> Figure:
+    """Speed after each change, one bar a change, from the slowest round to the fastest. table: one row each, with
+    "examples/s" and, for the whiskers, lowest and highest."""
+    speed = table["examples/s"]
+    figure, axis = plt.subplots(figsize=(5.4, 0.42 * len(table) + 0.7))
+    axis.barh(table.index, speed, color=[COLOURS["floor"]] + [_palette[0]] * (len(table) - 1))
+    if "lowest" in table:
+        whiskers = [speed - table["lowest"], table["highest"] - speed]
+        axis.errorbar(speed, table.index, xerr=whiskers, fmt="none", ecolor="0.2", capsize=2)
+    for i, value in enumerate(speed):
+        axis.text(value, i, f"  {value / speed.iloc[0]:.2f}x", va="bottom", fontsize=7)
+    axis.set(xlabel="examples/s (median; whiskers: slowest and fastest round)", xlim=(0, 1.15 * speed.max()))
+    axis.grid(axis="y", visible=False)
+    axis.invert_yaxis()
+    return _done(figure)
+
+
 def overlap_floors(table: pd.DataFrame) -> Figure:
     """chrF of a model and of the floors, in both conventions. table: one row each, with chrf_whole, chrf_continuation."""
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 0.35 * len(table) + 1.0), sharey=True)

@@ -5,7 +5,6 @@ transformers keeps query, key and value in one matrix, c_attn, and every matrix 
 """
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt2lib.config import GPT2Config
+from gpt2lib.whole import write_whole
 
 EMBEDDED = Path(__file__).parent / "weights"  # the models that come with the package, one folder each
 
@@ -112,9 +112,8 @@ def save(model, folder: Path) -> None:
         raise ValueError(f"the model has weights that GPT-2's layout has no place for: {sorted(state)[:5]}")
     folder.mkdir(parents=True, exist_ok=True)
     model.config.to_json(folder / "config.json")
-    partial = folder / "model.safetensors.partial"
-    save_file({k: v.contiguous() for k, v in theirs.items()}, partial, metadata={"format": "pt"})
-    os.replace(partial, folder / "model.safetensors")
+    whole = {k: v.contiguous() for k, v in theirs.items()}
+    write_whole(folder / "model.safetensors", lambda partial: save_file(whole, partial, metadata={"format": "pt"}))
 
 
 def _read(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, Tensor]]:

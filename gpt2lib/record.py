@@ -1,8 +1,6 @@
 """What a run leaves behind: result.json and the files beside it. Notebooks call `write_run` in their last cell."""
 
 import hashlib
-import json
-import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -18,6 +16,7 @@ from gpt2lib.checkpoint import Progress
 from gpt2lib.data import TaskData
 from gpt2lib.tasks import write_submission
 from gpt2lib.training import Training, predict, trained_parameters
+from gpt2lib.whole import write_json
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "sacrebleu", "papermill")
 
@@ -30,6 +29,7 @@ def write_run(
     progress: Progress,
     settings: Training,
     metrics: dict,
+    predictions: list,
     base_model: str,
     method: str,
     test_predictions: list | None = None,
@@ -38,15 +38,14 @@ def write_run(
     """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
     example), the trained weights (adapter/ and head.safetensors), and last of all result.json. Nothing if folder is "".
 
-    metrics: what the run measured on dev. test_predictions: texts for sonnets; classes are predicted here.
+    metrics, predictions: what the run measured on dev, and for each example (see `evaluate`). test_predictions: texts for sonnets; classes are predicted here.
     files: further JSON files, by name.
     """
     if not folder:
         return
     folder = Path(folder)
     dev = encoder(data.dev, score_from_prompt=True)
-    predictions = predict(model, dev, settings.batch_size)  # several processes share the work; one writes
-    if data.classes and data.test:
+    if data.classes and data.test:  # several processes share the work; one writes
         test_predictions = [p for p, _ in predict(model, encoder(data.test), settings.batch_size)]
     if not PartialState().is_main_process:
         return
@@ -66,7 +65,7 @@ def write_run(
     pd.DataFrame(rows).to_csv(folder / "examples.csv", index=False)
     pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)
     for name, content in (files or {}).items():
-        _write_json(folder / name, content)
+        write_json(folder / name, content)
     if adapters.attached_spec(model.body):
         adapters.save(model.body, folder / "adapter")
     trained = trained_parameters(model)
@@ -75,7 +74,7 @@ def write_run(
         save_file(head, folder / "head.safetensors")
     added = [*adapters.adapter_parameters(model.body).values(), *head.values()]
 
-    _write_json(
+    write_json(
         folder / "result.json",
         {
             "task": data.name,
@@ -110,7 +109,7 @@ def write_pretraining(
         return
     folder = Path(folder)
     pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)
-    _write_json(folder / "samples.json", samples)
+    write_json(folder / "samples.json", samples)
     parameters = count(model.parameters())
     about = {
         "task": "pretraining",
@@ -119,7 +118,7 @@ def write_pretraining(
         "base_model": name,
     }
     about |= {"base_params": parameters, "trained_params": parameters, "trained_params_head": 0}
-    _write_json(
+    write_json(
         folder / "result.json",
         about | _settings(settings) | training_facts(progress) | {"metrics": metrics} | environment(),
     )
@@ -171,9 +170,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _write_json(path: Path, content) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)

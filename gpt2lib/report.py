@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from gpt2lib import figures
+from gpt2lib import figures, theory
+from gpt2lib.whole import write_whole
 
 PUBLISHED_SONNET_CHRF = "chrF"  # the metric of published.csv that the sonnet figure marks
 FOLDER = Path(__file__).resolve().parent.parent / "report"  # of the checkout, for notebooks, wherever they run
@@ -54,24 +55,28 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
         reference = published[published["metric"] == PUBLISHED_SONNET_CHRF]
         _save(folder, "sonnets", scores, figures.sonnet_scores(scores, reference))
 
+    settings = {f"beta = {beta:g}": (beta, 2.0, 1.0) for beta in (-0.5, 0.0, 0.4, 0.7, 0.95)}  # beta, eta, gamma
+    lines, points, best = theory.compare(settings, np.linspace(-1, 6, 141), np.array([-1, 0, 0.5, 1, 2, 3, 4.5, 6]))
+    _save(folder, "theory", points, figures.accuracy_over_alpha(lines, points, best))
+    speed = results / "benchmarks.csv"
+    if speed.is_file():
+        _save(
+            folder,
+            "waterfall",
+            waterfall := pd.read_csv(results / "waterfall.csv", index_col=0),
+            figures.waterfall(waterfall),
+        )
+
     import typst  # only the report needs it
 
     root = Path(os.path.commonpath([p.resolve() for p in (source, results, folder)]))
     inputs = {"study": study, "results": _below(results, root), "figures": _below(folder, root)}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_suffix(".partial.pdf")
+    inputs |= {"benchmarks": _below(speed, root)} if speed.is_file() else {}
+    settings = dict(root=str(root), sys_inputs=inputs, ignore_system_fonts=True, timestamp=int(EPOCH.timestamp()))
     try:
-        typst.compile(
-            str(source),
-            output=str(partial),
-            root=str(root),
-            sys_inputs=inputs,
-            ignore_system_fonts=True,
-            timestamp=int(EPOCH.timestamp()),
-        )
+        write_whole(output, lambda partial: typst.compile(str(source), output=str(partial), **settings))
     except typst.TypstError as error:
         raise ValueError(f"{source}: {str(error).strip().splitlines()[0]}") from None
-    os.replace(partial, output)
     return output
 
 

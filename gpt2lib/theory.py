@@ -12,6 +12,7 @@ source that does not depend on the target's samples.
 import math
 
 import numpy as np
+import pandas as pd
 from scipy.stats import norm
 
 
@@ -92,6 +93,35 @@ def simulate_ridge_source(
         source = _ridge(X, gamma_source, X @ y / len(y))
         results.append(_fine_tuned(rng, mu, source, n, gamma, alphas))
     return np.array(results)
+
+
+def compare(
+    settings: dict[str, tuple[float, float, float]],
+    alphas: np.ndarray,
+    simulated: np.ndarray,
+    m2: float = 2.0,
+    eta_source: float = 0.5,
+    gamma_source: float = 1.0,
+    p: int = 300,
+    draws: int = 20,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]:
+    """Theory beside simulation, for `figures.accuracy_over_alpha`: lines, points with standard errors, and best alphas.
+
+    settings: name -> (beta, eta, gamma) of a target whose source is a ridge classifier. alphas, simulated: where the lines
+    and the points are.
+    """
+    lines, points, best = [], [], {}
+    for name, (beta, eta, gamma) in settings.items():
+        c, w2 = ridge_source(m2, beta, eta_source, gamma_source)
+        line = accuracy(alphas, m2, c, w2, eta, gamma)
+        lines.append(pd.DataFrame({"setting": name, "alpha": alphas, "accuracy": line}))
+        seen = simulate_ridge_source(simulated, m2, beta, eta_source, gamma_source, eta, gamma, p, draws, seed)
+        error = seen.std(0, ddof=1) / math.sqrt(draws) if draws > 1 else np.nan
+        row = {"setting": name, "alpha": simulated, "accuracy": seen.mean(0), "error": error}
+        points.append(pd.DataFrame(row | {"theory": accuracy(simulated, m2, c, w2, eta, gamma)}))
+        best[name] = float(best_alpha(m2, c, w2, eta, gamma))
+    return pd.concat(lines, ignore_index=True), pd.concat(points, ignore_index=True), best
 
 
 def _resolvent(m2, eta, gamma):

@@ -12,7 +12,7 @@ import resource
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -23,60 +23,7 @@ from gpt2lib.checkpoint import Checkpoint, Progress
 from gpt2lib.encoding import Batch, Encoded, bucketed_batches, sorted_batches
 from gpt2lib.heads import Classifier
 from gpt2lib.optimizer import AdamW, Muon
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to train. Raises ValueError for a setting out of range.
-
-    batch_size: examples per update, over all processes; accumulate: the parts an update's batch is split into.
-    lr rises linearly over the first `warmup` fraction of the steps and falls linearly to 0 over the last `decay` of the
-    rest: at decay=1 it begins to fall at once, at 0.2 it is constant for long (warm-up, stable, decay).
-    optimizer: "adamw", or "muon" for pretraining (`optimizer.Muon` on the matrices of the blocks).
-    patience: epochs without a better dev metric after which training stops, or None.
-    eval_every, max_steps: in steps; None means once an epoch, and all epochs.
-    precision: "float32", or "bf16" for autocast (weights and optimiser stay in float32).
-    """
-
-    epochs: int = 3
-    batch_size: int = 16
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    optimizer: str = "adamw"
-    warmup: float = 0.1
-    decay: float = 1.0
-    max_grad_norm: float = 1.0
-    accumulate: int = 1
-    precision: str = "float32"
-    patience: int | None = None
-    eval_every: int | None = None
-    max_steps: int | None = None
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "accumulate"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
-        for name in ("patience", "eval_every", "max_steps"):
-            if (value := getattr(self, name)) is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be None or an integer of at least 1, not {value!r}")
-        if not self.lr > 0 or not self.weight_decay >= 0 or not self.max_grad_norm > 0 or not 0 <= self.warmup <= 1:
-            raise ValueError(
-                f"lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}, "
-                f"warmup={self.warmup}: need lr > 0, weight_decay >= 0, max_grad_norm > 0, 0 <= warmup <= 1"
-            )
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay must be in (0, 1], not {self.decay!r}")
-        if self.optimizer not in ("adamw", "muon"):
-            raise ValueError(f"optimizer must be 'adamw' or 'muon', not {self.optimizer!r}")
-        if self.precision not in ("float32", "bf16"):
-            raise ValueError(f"precision must be 'float32' or 'bf16', not {self.precision!r}")
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """Learning rate of step 0, 1, ... of `steps`."""
-        rise = max(1, round(self.warmup * steps))
-        fall = self.decay * (steps - rise)
-        return self.lr * min((step + 1) / rise, (steps - step) / (fall + 1), 1.0)
+from gpt2lib.settings import Training
 
 
 def trained_parameters(model) -> dict[str, torch.nn.Parameter]:
@@ -108,7 +55,14 @@ def fit(
     if not trained_parameters(model):
         raise ValueError("no parameter of the model requires a gradient; attach an adapter or unfreeze something")
     run = _Fit(model, train, dev, settings, folder, hooks)
-    quiet = quiet or not run.accelerator.is_main_process
+    try:
+        _loop(run, checkpoint_seconds, quiet or not run.accelerator.is_main_process)
+    finally:
+        run.release()
+    return run.progress
+
+
+def _loop(run: "_Fit", checkpoint_seconds: float, quiet: bool) -> None:
     with tqdm(total=run.progress.steps, initial=run.progress.step, unit="step", disable=quiet) as bar:
         saved = reported = time.monotonic()
         while not run.stopped:
@@ -116,7 +70,7 @@ def fit(
             bar.update()
             if run.progress.step % run.eval_every == 0 or run.progress.step == run.progress.steps:
                 row = run.evaluate(loss)
-                bar.set_postfix({model.metric: f"{row[model.metric]:.4g}"})
+                bar.set_postfix({run.model.metric: f"{row[run.model.metric]:.4g}"})
             now = time.monotonic()
             if run.stopped or now - saved > checkpoint_seconds:
                 run.save()
@@ -125,7 +79,6 @@ def fit(
                 run.checkpoint.report(run.progress, loss)
                 reported = now
     run.restore_best()
-    return run.progress
 
 
 class _Fit:
@@ -143,6 +96,7 @@ class _Fit:
         self.trained = trained_parameters(model)
         if isinstance(model, Classifier) and not any(p.requires_grad for p in model.body.parameters()):
             self.train, self.dev = (with_features(model, part, settings) for part in (train, dev))
+        self.held = _hold_frozen_in_bf16(model) if settings.precision == "bf16" else []
         elsewhere = {id(p) for hook in self.hooks for p in hook.parameters()}
         self.updated = {name: p for name, p in self.trained.items() if id(p) not in elsewhere}
         self.optimizer = _optimizer(self.updated, settings)
@@ -248,6 +202,12 @@ class _Fit:
         """All that training changes: what is trained, and the buffers (a grid, say) that a hook may fit."""
         return self.trained | dict(self.model.named_buffers())
 
+    def release(self) -> None:
+        """Give the frozen weights their own bits back."""
+        while self.held:
+            p, data = self.held.pop()
+            p.data = data
+
     def restore_best(self) -> None:
         self._set(self.best)
         self.model.eval()
@@ -292,12 +252,23 @@ def with_features(model: Classifier, examples: list[Encoded], settings: Training
     device = next(model.parameters()).device
     done = list(examples)
     batches = sorted_batches([len(e.ids) for e in examples], settings.batch_size)
-    for indices in tqdm(batches, desc="features of the frozen body", unit="batch", leave=False):
+    for indices in tqdm(batches, desc="features of the frozen body", unit="batch", leave=False, delay=2):
         with autocast(device, settings.precision):
             features = model.features(Batch.of([examples[i] for i in indices], device)).float().cpu()
         for i, row in zip(indices, features, strict=True):
             done[i] = replace(examples[i], features=row.clone())
     return done
+
+
+def _hold_frozen_in_bf16(model) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+    """Let the frozen matrices be bf16 while a run lasts, and return what they were: autocast would cast each of them
+    again in every step, and only remembers those that are trained."""
+    held = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear) and not layer.weight.requires_grad:
+            held.append((layer.weight, layer.weight.data))
+            layer.weight.data = layer.weight.data.bfloat16()
+    return held
 
 
 def _optimizer(trained: dict[str, torch.nn.Parameter], settings: Training) -> AdamW:

@@ -182,9 +182,7 @@ show.mistakes(data.dev, classes)
 # Written last, where a folder was given: the record of this run, and predictions ready to hand in.
 
 # %%
-write_run(
-    out, data, model, encoder, progress, settings, metrics | floors, base_model=base_name(base_model), method=method
-)
+write_run(out, data, model, encoder, progress, settings, metrics | floors, predictions, base_name(base_model), method)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

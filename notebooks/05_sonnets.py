@@ -117,7 +117,7 @@ settings = Training(
     seed=seed,
 )
 progress = fit(model, train, dev, settings, folder=out or None)
-metrics, _ = evaluate(model, dev)
+metrics, predictions = evaluate(model, dev)
 print(f"perplexity of the true continuation: {before['perplexity']:.1f} before, {metrics['perplexity']:.1f} after")
 
 # %%
@@ -194,7 +194,7 @@ metrics |= {"perplexity_before": before["perplexity"]} | scores.to_dict() | form
 test = complete_sonnets(body, tokenizer, data.test, seed=seed, temperature=temperature, top_p=top_p)
 files = {"sonnets.json": samples, "floors.json": floors}
 name = base_name(base_model)
-write_run(out, data, model, encoder, progress, settings, metrics, name, method, test_predictions=test, files=files)
+write_run(out, data, model, encoder, progress, settings, metrics, predictions, name, method, test, files)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

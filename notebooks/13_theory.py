@@ -36,11 +36,10 @@ seed: int = 0  # of the simulation
 
 # %%
 import numpy as np
-import pandas as pd
 from ipywidgets import FloatSlider, interact
 
 from gpt2lib import figures, show
-from gpt2lib.theory import accuracy, best_alpha, ridge_source, simulate_ridge_source
+from gpt2lib.theory import accuracy, best_alpha, compare, ridge_source
 
 # %% [markdown]
 # ## The smallest problem
@@ -71,31 +70,14 @@ from gpt2lib.theory import accuracy, best_alpha, ridge_source, simulate_ridge_so
 
 # %%
 alphas, shown = np.linspace(-1, 6, 141), np.array([-1, 0, 0.5, 1, 2, 3, 4.5, 6])
-
-
-def theory_and_simulation(settings):
-    """Tables of lines and points, and the best alphas. settings: name -> (beta, eta, gamma)."""
-    lines, points, best = [], [], {}
-    for name, (b, e, g) in settings.items():
-        c, w2 = ridge_source(m2, b, eta_source, gamma_source)
-        lines.append(pd.DataFrame({"setting": name, "alpha": alphas, "accuracy": accuracy(alphas, m2, c, w2, e, g)}))
-        seen = simulate_ridge_source(shown, m2, b, eta_source, gamma_source, e, g, p=p, draws=draws, seed=seed)
-        mean, error = seen.mean(0), seen.std(0, ddof=1) / draws**0.5
-        points.append(pd.DataFrame({"setting": name, "alpha": shown, "accuracy": mean, "error": error}))
-        best[name] = float(best_alpha(m2, c, w2, e, g))
-    return pd.concat(lines), pd.concat(points), best
-
-
+common = dict(m2=m2, eta_source=eta_source, gamma_source=gamma_source, p=p, draws=draws, seed=seed)
 settings = {f"beta = {b:g}": (b, eta, gamma) for b in (-0.5, 0.0, 0.4, beta, 0.95)}
-lines, points, best = theory_and_simulation(settings)
+lines, points, best = compare(settings, alphas, shown, **common)
 figures.accuracy_over_alpha(lines, points, best)
 
 # %% tags=["nbval-check-output"]
-c, w2 = ridge_source(m2, np.array([s[0] for s in settings.values()])[:, None], eta_source, gamma_source)
-gap = accuracy(shown, m2, c, w2, eta, gamma) - points["accuracy"].to_numpy().reshape(len(settings), -1)
-show.check(
-    "theory and simulation differ by at most 0.01 everywhere", bool(np.abs(gap).max() <= 0.01), np.abs(gap).max()
-)
+gap = (points["theory"] - points["accuracy"]).abs().max()
+show.check("theory and simulation differ by at most 0.01 everywhere", gap <= 0.01, gap)
 for name in settings:
     grid = lines[lines["setting"] == name]
     argmax = float(grid["alpha"].iloc[grid["accuracy"].argmax()])
@@ -115,7 +97,7 @@ slider["gamma"] = FloatSlider(gamma, min=0.05, max=8, step=0.05)
 
 @interact(**slider)
 def picture(beta, eta, gamma):
-    return figures.accuracy_over_alpha(*theory_and_simulation({f"beta = {beta:g}": (beta, eta, gamma)}))
+    return figures.accuracy_over_alpha(*compare({f"beta = {beta:g}": (beta, eta, gamma)}, alphas, shown, **common))
 
 
 # %% [markdown]

@@ -32,7 +32,7 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
     completed = [sonnet_prompt(e)[0] + "a line\n" * 11 for e in data.test] if task == "sonnets" else None
     name = method.method if isinstance(method, LoRA) else method
     files = {"sonnets.json": [], "floors.json": {}}
-    write_run(out, data, model, encoder, progress, settings, metrics, "tiny", name, completed, files)
+    write_run(out, data, model, encoder, progress, settings, metrics, predictions, "tiny", name, completed, files)
 
     result = json.loads((out / "result.json").read_text())
     assert result["metrics"] == metrics and result["source"] == "toy" and result["base_model"] == "tiny"
@@ -65,5 +65,5 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_run("", None, None, None, None, None, {}, "", "")
+    write_run("", None, None, None, None, None, {}, [], "", "")
     assert not list(tmp_path.iterdir())

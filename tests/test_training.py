@@ -326,3 +326,43 @@ def test_logits_never_exist_for_all_tokens_at_once(monkeypatch):
     assert whole == 20 + 9 + 14 - 3 and part == 5  # padding has no logits at all
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(gradient, gradient_in_parts, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_weights_are_held_in_bf16_for_the_run_and_come_back(monkeypatch):
+    """In bf16 no frozen matrix is cast in a step (autocast would, every time), and afterwards the base has its bits."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from gpt2lib import training
+
+    class Casts(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.shapes = []
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            if operation is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
+                self.shapes.append(tuple(args[0].shape))
+            return operation(*args, **(kwargs or {}))
+
+    seen = []
+
+    class Watch(Hook):
+        def before_step(self, run):
+            with Casts() as casts:
+                run.gradients(run.train[:8])
+            run.model.zero_grad()
+            seen.append([shape for shape in casts.shapes if shape in ((32, 32), (128, 32), (32, 128))])
+
+    settings = Training(epochs=1, batch_size=8, max_steps=1, precision="bf16")
+    bits = []
+    for hold in (True, False):
+        if not hold:
+            monkeypatch.setattr(training, "_hold_frozen_in_bf16", lambda model: [])
+        model = classifier(LoRA(rank=2), dropout=0.0)
+        frozen = [p for p in model.body.parameters() if not p.requires_grad]
+        before = [p.clone() for p in frozen]
+        fit(model, examples(16), examples(8, 1), settings, quiet=True, hooks=[Watch()])
+        assert all(torch.equal(p, q) for p, q in zip(before, frozen, strict=True))
+        bits.append(torch.cat([p.detach().flatten() for p in trained_parameters(model).values()]))
+    assert seen[0] == [] and len(seen[1]) >= 12  # six matrices in each of two blocks
+    assert torch.equal(*bits)

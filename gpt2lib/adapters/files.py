@@ -3,7 +3,6 @@ adapter.safetensors (the adapter's own parameters, a few MB)."""
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from gpt2lib.adapters.base import Spec, adapter_parameters, adapter_state, attach, attached_spec, detach
 from gpt2lib.model import GPT2
+from gpt2lib.whole import write_json, write_whole
 
 
 def save(model: GPT2, folder: str | Path) -> None:
@@ -20,14 +20,10 @@ def save(model: GPT2, folder: str | Path) -> None:
     if spec is None:
         raise ValueError("there is no adapter to save")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "adapter.safetensors.partial"
-    save_file({name: p.detach().contiguous() for name, p in adapter_state(model).items()}, partial)
-    os.replace(partial, folder / "adapter.safetensors")
+    values = {name: p.detach().contiguous() for name, p in adapter_state(model).items()}
+    write_whole(folder / "adapter.safetensors", lambda partial: save_file(values, partial))
     content = {"spec": json.loads(spec.to_json()), "base": base_fingerprint(model)}
-    partial = folder / "adapter.json.partial"
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "adapter.json")
+    write_json(folder / "adapter.json", content)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 from gpt2lib.adapters.base import TARGETS, attach, attached_spec, detach
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.model import GPT2
+from gpt2lib.whole import write_json, write_whole
 
 FUSED = "attn.c_attn"
 MODULES = {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
@@ -72,9 +73,9 @@ def to_peft(model: GPT2, folder: str | Path) -> None:
         "bias": "none",
     }
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    weights = folder / "adapter_model.safetensors"
+    write_whole(weights, lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
+    write_json(folder / "adapter_config.json", config)
 
 
 @torch.no_grad()

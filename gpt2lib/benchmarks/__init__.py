@@ -1,0 +1,25 @@
+"""Ours against transformers + peft on the same work: one process, in turns, medians of the rounds' ratios.
+
+Needs peft. Every quantity is a function that returns rows for `report/results/benchmarks.csv`: quantity, ours, peer
+(what it is compared with), ratio, unit. "ours" and the peer's value are medians; a ratio above 1 is in our favour. Memory
+and start-up are measured in processes of theirown.
+"""
+
+from gpt2lib.benchmarks.decoding import decoding
+from gpt2lib.benchmarks.resources import memory, optimizer, start_up
+from gpt2lib.benchmarks.training import adapter_costs, growth, last_linear, training, utilisation, waterfall
+from gpt2lib.benchmarks.work import Work
+
+__all__ = [
+    "Work",
+    "adapter_costs",
+    "decoding",
+    "growth",
+    "last_linear",
+    "memory",
+    "optimizer",
+    "start_up",
+    "training",
+    "utilisation",
+    "waterfall",
+]

@@ -1,0 +1,57 @@
+"""Decoding: tokens a second against transformers' generate, and against the course starter's loop."""
+
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+
+from gpt2lib.benchmarks.work import Work, in_turns, row, wait
+from gpt2lib.model import GPT2
+
+
+@torch.no_grad()
+def decoding(
+    work: Work, prompts: int = 15, prompt_length: int = 40, new: int = 128, starter_rounds: int = 1
+) -> list[dict]:
+    """All prompts at once with a cache, against transformers' generate and the course starter's loop (one prompt at a
+    time, everything computed again for every token)."""
+    from transformers import GPT2LMHeadModel
+
+    ours = GPT2.from_pretrained(work.folder).to(work.device)
+    theirs = GPT2LMHeadModel.from_pretrained(work.folder).to(work.device).eval()
+    theirs.generation_config.eos_token_id = None
+    torch.manual_seed(work.seed)
+    ids = torch.randint(0, work.config.vocab_size, (prompts, prompt_length), device=work.device)
+
+    def starter():
+        for prompt in ids:
+            text = prompt[None]
+            for _ in range(new):
+                text = torch.cat([text, ours.logits(ours(text)[:, -1]).argmax(-1, keepdim=True)], 1)
+
+    def generate(sample: bool):
+        more = dict(do_sample=True, top_p=0.9, top_k=0) if sample else dict(do_sample=False)
+        return theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, pad_token_id=0, **more)
+
+    same = torch.equal(ours.generate(ids, max_new_tokens=new, temperature=0), generate(False))
+    rows = []
+    for name, settings in (("greedy", dict(temperature=0)), ("sampled", dict(top_p=0.9))):
+        works = {"ours": lambda s=settings: ours.generate(ids, max_new_tokens=new, **s)}
+        works["transformers"] = lambda s=name == "sampled": generate(s)
+        seconds = in_turns(works, work.rounds)
+        rows.append(row(f"decoding, {name}", seconds, "ours", "transformers", prompts * new, "tokens/s"))
+    rows[0]["same_text"] = same
+    works = {"ours": lambda: ours.generate(ids, max_new_tokens=new, temperature=0), "course starter": starter}
+    seconds = in_turns(works, starter_rounds) if starter_rounds > 1 else _once(works)
+    return [*rows, row("decoding, greedy", seconds, "ours", "course starter", prompts * new, "tokens/s")]
+
+
+def _once(works: dict[str, Callable]) -> pd.DataFrame:
+    seconds = {}
+    for name, work in works.items():
+        began = time.perf_counter()
+        work()
+        wait()
+        seconds[name] = time.perf_counter() - began
+    return pd.DataFrame([seconds])

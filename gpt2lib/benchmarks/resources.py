@@ -1,0 +1,91 @@
+"""Memory and start-up, in processes of their own, and the optimiser."""
+
+import copy
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from gpt2lib.adapters import LoRA
+from gpt2lib.benchmarks.training import our_run, steps_of, their_steps
+from gpt2lib.benchmarks.work import RANK, Work, in_turns, row
+from gpt2lib.config import GPT2Config
+from gpt2lib.model import GPT2
+from gpt2lib.optimizer import AdamW
+from gpt2lib.training import peak_memory_mb
+
+
+def optimizer(work: Work) -> list[dict]:
+    """A step of AdamW over all parameters of the model, against torch's foreach form."""
+    model = GPT2.from_pretrained(work.folder).to(work.device)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    other = copy.deepcopy(model)
+    for p, q in zip(other.parameters(), model.parameters(), strict=True):
+        p.grad = q.grad.clone()
+    works = {"ours": AdamW(model.parameters(), weight_decay=0.01).step}
+    works["torch foreach"] = torch.optim.AdamW(other.parameters(), foreach=True).step
+    return [row("AdamW step", in_turns(works, max(work.rounds, 9)), "ours", "torch foreach")]
+
+
+def memory(work: Work) -> list[dict]:
+    """Peak memory that LoRA training adds to a process with both libraries imported, in MB: ours against peft's, and ours
+    with gradient checkpointing against without."""
+    values = {}
+    for side in ("ours", "peft", "checkpointing"):
+        arguments = {"side": side, "config": vars(work.config), "lengths": work.lengths, "weights": str(work.folder)}
+        arguments |= {"batch_size": work.batch_size, "steps": work.steps, "precision": work.precision}
+        values[side] = float(_python("-m", "gpt2lib.benchmarks.resources", json.dumps(arguments)))
+    rows = []
+    for name, ours, peer in (("LoRA training", "ours", "peft"), ("gradient checkpointing", "checkpointing", "ours")):
+        mine, other = values[ours], values[peer]
+        rows.append({"quantity": f"peak memory, {name}", "ours": mine, "peer": peer if peer == "peft" else "without"})
+        rows[-1] |= {"peer_value": other, "ratio": other / mine, "unit": "MB"}
+    return rows
+
+
+def start_up(rounds: int = 5) -> list[dict]:
+    """Seconds to import gpt2lib, against torch alone, each in a fresh process."""
+    works = {name: lambda n=name: _python("-c", f"import {n}") for name in ("gpt2lib", "torch")}
+    return [row("import", in_turns(works, rounds), "gpt2lib", "torch")]
+
+
+def _python(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"a measurement failed: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout
+
+
+def _measure_memory(side: str, config: dict, lengths: list, **settings) -> float:
+    for library in ("peft", "transformers.models.gpt2.modeling_gpt2"):  # both sides hold the same libraries
+        importlib.import_module(library)
+    work = Work(GPT2Config(**config), tuple(lengths), **settings)
+    assert work.examples  # made before the measurement begins
+    lora = LoRA(rank=RANK, targets=("q", "k", "v"))
+    before = _peak_of_the_process(reset=True)
+    if side == "peft":
+        their_steps(work, lora)()
+    else:
+        run = our_run(work, lora)
+        run.model.body.gradient_checkpointing = side == "checkpointing"
+        steps_of(run, work.steps)()
+    return _peak_of_the_process() - before
+
+
+def _peak_of_the_process(reset: bool = False) -> float:
+    """The most memory held so far, or since the last reset, in MB: of the GPU if there is one, else resident (Linux)."""
+    if torch.cuda.is_available():
+        return peak_memory_mb()
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    print(_measure_memory(**json.loads(sys.argv[1])))

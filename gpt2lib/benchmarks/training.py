@@ -1,0 +1,206 @@
+"""Training: examples a second against transformers and peft, what each change buys, what each adapter costs, growth."""
+
+import copy
+import random
+import statistics
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+
+from gpt2lib.adapters import LoRA, Spec, attach
+from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, row, wait
+from gpt2lib.encoding import Batch, Encoded
+from gpt2lib.heads import Classifier, LinearHead
+from gpt2lib.model import GPT2
+from gpt2lib.optimizer import AdamW
+from gpt2lib.training import Training, _Fit, autocast
+
+
+def our_run(work: Work, method: Spec | str, classifier: type[Classifier] = Classifier) -> _Fit:
+    """The loop of `fit`, of which a measurement makes a few steps."""
+    body = GPT2.from_pretrained(work.folder)
+    if isinstance(method, Spec):
+        attach(body, method)
+    model = classifier(body, LinearHead(work.config.n_embd, CLASSES)).to(work.device)
+    settings = Training(epochs=10_000, batch_size=work.batch_size, lr=1e-4, precision=work.precision, seed=work.seed)
+    return _Fit(model, work.examples, work.examples[:1], settings, None, ())
+
+
+def steps_of(run: _Fit, steps: int) -> Callable[[], None]:
+    return lambda: [run.step() for _ in range(steps)]
+
+
+def their_steps(work: Work, lora: LoRA | None) -> Callable[[], None]:
+    """The same number of updates with transformers (and peft): batches drawn at random, padded to their longest."""
+    from torch.nn.utils.rnn import pad_sequence
+    from transformers import GPT2ForSequenceClassification
+
+    model = GPT2ForSequenceClassification.from_pretrained(work.folder, num_labels=CLASSES, pad_token_id=0)
+    if lora is not None:
+        import peft
+
+        # peft's default for GPT-2 is the fused c_attn: query, key and value
+        config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, fan_in_fan_out=True, task_type="SEQ_CLS")
+        model = peft.get_peft_model(model, config)
+    model.to(work.device).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    rng = random.Random(work.seed)
+
+    def step():
+        chosen = rng.sample(work.examples, work.batch_size)
+        ids = pad_sequence([torch.tensor(e.ids) for e in chosen], batch_first=True).to(work.device)
+        mask = pad_sequence([torch.ones(len(e.ids), dtype=torch.long) for e in chosen], batch_first=True).to(
+            work.device
+        )
+        labels = torch.tensor([e.label for e in chosen], device=work.device)
+        with autocast(work.device, work.precision):
+            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return lambda: [step() for _ in range(work.steps)]
+
+
+def training(work: Work) -> list[dict]:
+    """LoRA on query, key and value, and full fine-tuning: examples a second."""
+    lora, examples = LoRA(rank=RANK, targets=("q", "k", "v")), work.batch_size * work.steps
+    rows = []
+    for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", "full", None, "transformers")):
+        seconds = in_turns(
+            {"ours": steps_of(our_run(work, ours), work.steps), peer: their_steps(work, theirs)}, work.rounds
+        )
+        rows.append(row(f"{name} training", seconds, "ours", peer, examples, "examples/s"))
+    return rows
+
+
+class _EveryPosition(Classifier):
+    """As if the last block had to compute all positions."""
+
+    def features(self, batch: Batch) -> torch.Tensor:
+        h = self.body(batch.input_ids)
+        return h[torch.arange(len(h), device=h.device), batch.lengths - 1]
+
+
+def waterfall(work: Work) -> pd.DataFrame:
+    """LoRA training in examples a second, one change at a time from transformers + peft to `fit`; all in turns."""
+    lora = LoRA(rank=RANK, targets=("q", "k", "v"))
+    rng = random.Random(work.seed)
+
+    def drawn_at_random(run: _Fit) -> Callable[[], None]:
+        def step():
+            run.model.train()
+            run.gradients(rng.sample(work.examples, work.batch_size))
+            run.optimizer.step()
+            run.model.zero_grad()
+
+        return lambda: [step() for _ in range(work.steps)]
+
+    works = {
+        "transformers + peft": their_steps(work, lora),
+        "our model, no mask": drawn_at_random(our_run(work, lora, _EveryPosition)),
+        "batches by length": steps_of(our_run(work, lora, _EveryPosition), work.steps),
+        "last block for one token": steps_of(our_run(work, lora), work.steps),
+    }
+    if work.precision == "bf16":
+        held = works.pop("last block for one token")
+        again = our_run(work, lora)
+        again.release()
+        works["last block for one token"] = steps_of(again, work.steps)
+        works["frozen weights kept in bf16"] = held
+    speeds = work.batch_size * work.steps / in_turns(works, work.rounds)
+    return pd.DataFrame({"examples/s": speeds.median(), "lowest": speeds.min(), "highest": speeds.max()})
+
+
+def last_linear(work: Work) -> list[dict]:
+    """An epoch of last-linear training with the body against one with its features kept."""
+    body = GPT2.from_pretrained(work.folder).requires_grad_(False)
+    model = Classifier(body, LinearHead(work.config.n_embd, CLASSES)).to(work.device)
+    examples = work.examples[: work.batch_size * work.steps]
+    settings = Training(epochs=10_000, batch_size=work.batch_size, precision=work.precision)
+
+    def start() -> _Fit:
+        return _Fit(model, examples, examples[:1], settings, None, ())
+
+    works = {"kept features": steps_of(start(), work.steps), "first epoch": lambda: steps_of(start(), work.steps)()}
+    seconds = in_turns(works, work.rounds)
+    return [row("last linear, an epoch", seconds, "kept features", "first epoch")]
+
+
+def adapter_costs(work: Work, specs: dict[str, tuple[Spec, LoRA]]) -> pd.DataFrame:
+    """A training step of each adapter over one of LoRA at the same targets: time, and trained parameters.
+
+    specs: name -> (adapter, LoRA to compare with). One batch of median-length texts, the same for all.
+    """
+    length = int(statistics.median(work.lengths))
+    chosen = [Encoded((e.ids * length)[:length], e.label) for e in work.examples[: work.batch_size]]
+    batch = Batch.of(chosen, work.device)
+    base = GPT2.from_pretrained(work.folder)
+
+    def step(spec: Spec):
+        model = Classifier(attach(copy.deepcopy(base), spec), LinearHead(work.config.n_embd, CLASSES)).to(work.device)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = AdamW(trained, lr=1e-4)
+
+        def run():
+            with autocast(work.device, work.precision):
+                loss = model.train()(batch)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run, sum(p.numel() for p in trained)
+
+    rows = {}
+    for name, (spec, lora) in specs.items():  # two models at a time, for memory's sake
+        (ours, parameters), (theirs, of_lora) = step(spec), step(lora)
+        seconds = in_turns({name: ours, "LoRA": theirs}, max(work.rounds, 5))
+        ratio = seconds[name] / seconds["LoRA"]
+        rows[name] = {"targets of LoRA": " ".join(lora.targets), "trained": parameters, "LoRA's": of_lora}
+        rows[name] |= {"time over LoRA's": ratio.median(), "lowest": ratio.min(), "highest": ratio.max()}
+    return pd.DataFrame(rows).T
+
+
+def growth(work: Work, sizes: tuple[int, ...]) -> pd.DataFrame:
+    """Seconds for each thousand tokens of a LoRA epoch over more and more examples of the same lengths: a flat line."""
+    rng = random.Random(work.seed)
+    rows = []
+    for size in sizes:
+        grown = Work(work.config, tuple(rng.choices(work.lengths, k=size)), work.batch_size)
+        model = Classifier(attach(GPT2.from_pretrained(work.folder), LoRA()), LinearHead(work.config.n_embd, CLASSES))
+        settings = Training(epochs=1, batch_size=work.batch_size, lr=1e-4)
+        began = time.perf_counter()
+        run = _Fit(model, grown.examples, grown.examples[:1], settings, None, ())
+        while not run.stopped:
+            run.step()
+        seconds = time.perf_counter() - began
+        progress = run.progress
+        rows.append(
+            {"examples": size, "tokens": progress.tokens, "ms a thousand tokens": 1e6 * seconds / progress.tokens}
+        )
+        rows[-1] |= {"padding": 1 - progress.tokens / progress.padded_tokens}
+    return pd.DataFrame(rows)
+
+
+def utilisation(work: Work) -> dict[str, float]:
+    """Model FLOPs of full and LoRA training a second, and their share of the fastest matrix product measured here."""
+    dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
+    a, b = (torch.randn(2048, 2048, device=work.device, dtype=dtype) for _ in range(2))
+    peak = 2 * 2048**3 / in_turns({"matmul": lambda: a @ b}, 9)["matmul"].min()
+    matrices = 12 * work.config.n_layer * work.config.n_embd**2
+    found = {"peak": peak}
+    # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): floating-point operations a token
+    for name, method, passes in (("full", "full", 6), ("LoRA", LoRA(rank=RANK), 4)):
+        run = our_run(work, method)
+        steps_of(run, work.steps)()
+        before, began = run.progress.tokens, time.perf_counter()
+        steps_of(run, work.steps)()
+        wait()
+        tokens = run.progress.tokens - before
+        found[name] = passes * matrices * tokens / (time.perf_counter() - began)
+        found[f"{name}, share of peak"] = found[name] / peak
+    return found

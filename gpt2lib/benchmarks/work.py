@@ -1,0 +1,93 @@
+"""The work that both sides do, and how it is measured."""
+
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from gpt2lib.config import GPT2Config
+from gpt2lib.encoding import Encoded
+from gpt2lib.model import GPT2
+
+RANK, CLASSES = 8, 5
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides do: a model's shape, texts by their lengths alone (the tokens are random), and how to train.
+
+    lengths: of the texts in tokens, as a task has them. steps: updates in one round of a training measurement. weights: a
+    folder in the transformers layout; without it random weights are made.
+    """
+
+    config: GPT2Config
+    lengths: tuple[int, ...]
+    batch_size: int = 8
+    steps: int = 8
+    rounds: int = 5
+    precision: str = "float32"
+    seed: int = 0
+    weights: str = ""
+
+    @cached_property
+    def folder(self) -> Path:
+        """Weights of this shape, in the layout that both sides load."""
+        if self.weights:
+            return Path(self.weights)
+        torch.manual_seed(self.seed)
+        folder = Path(tempfile.mkdtemp())
+        GPT2(self.config).save_pretrained(folder)
+        return folder
+
+    @cached_property
+    def examples(self) -> list[Encoded]:
+        rng = random.Random(self.seed)
+        vocabulary = range(self.config.vocab_size)
+        return [Encoded(rng.choices(vocabulary, k=n), rng.randrange(CLASSES)) for n in self.lengths]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
+    """Seconds of each piece of work, one row a round, after a round that does not count."""
+    rows = []
+    for i in range(rounds + 1):
+        row = {}
+        for name, work in works.items():
+            wait()
+            began = time.perf_counter()
+            work()
+            wait()
+            row[name] = time.perf_counter() - began
+        if i:
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def row(quantity: str, seconds: pd.DataFrame, ours: str, peer: str, per: float = 1.0, unit: str = "seconds") -> dict:
+    """One row of the table: speeds if `per` things were done in each measurement (per > 1), else times."""
+    speed = {name: (per / seconds[name] if unit != "seconds" else seconds[name]).median() for name in (ours, peer)}
+    ratios = seconds[peer] / seconds[ours]
+    return {
+        "quantity": quantity,
+        "ours": speed[ours],
+        "peer": peer,
+        "peer_value": speed[peer],
+        "ratio": ratios.median(),
+        "ratio_low": ratios.min(),
+        "ratio_high": ratios.max(),
+        "unit": unit,
+    }
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
