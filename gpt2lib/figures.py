@@ -216,9 +216,10 @@ def waterfall(table: pd.DataFrame) -> Figure:
     if "lowest" in table:
         whiskers = [speed - table["lowest"], table["highest"] - speed]
         axis.errorbar(speed, table.index, xerr=whiskers, fmt="none", ecolor="0.2", capsize=2)
-    for i, value in enumerate(speed):
-        axis.text(value, i, f"  {value / speed.iloc[0]:.2f}x", va="bottom", fontsize=7)
-    axis.set(xlabel="examples/s (median; whiskers: slowest and fastest round)", xlim=(0, 1.15 * speed.max()))
+    ends = table.get("highest", speed)
+    for i, (value, end) in enumerate(zip(speed, ends, strict=True)):
+        axis.text(end, i, f"  {value / speed.iloc[0]:.2f}x", va="center", fontsize=7)
+    axis.set(xlabel="examples/s (median; whiskers: slowest and fastest round)", xlim=(0, 1.15 * ends.max()))
     axis.grid(axis="y", visible=False)
     axis.invert_yaxis()
     return _done(figure)

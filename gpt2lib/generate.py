@@ -91,5 +91,6 @@ def sample(
         ordered, index = logits.sort(descending=True)
         probability = ordered.softmax(-1)
         before = probability.cumsum(-1) - probability  # the mass of the likelier tokens
-        logits = ordered.masked_fill(before >= top_p, float("-inf")).gather(-1, index.argsort(-1))
+        drawn = torch.multinomial(probability.masked_fill(before >= top_p, 0), 1, generator=generator)
+        return index.gather(-1, drawn).squeeze(-1)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)

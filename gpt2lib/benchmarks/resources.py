@@ -33,8 +33,8 @@ def optimizer(work: Work) -> list[dict]:
 
 
 def memory(work: Work) -> list[dict]:
-    """Peak memory that LoRA training adds to a process with both libraries imported, in MB: ours against peft's, and ours
-    with gradient checkpointing against without."""
+    """Peak memory of LoRA training, above what a process holds that has imported both libraries, in MB: ours against
+    peft's, and ours with gradient checkpointing against without. The loading of the weights is left out of the peak."""
     values = {}
     for side in ("ours", "peft", "checkpointing"):
         arguments = {"side": side, "config": vars(work.config), "lengths": work.lengths, "weights": str(work.folder)}
@@ -67,22 +67,31 @@ def _measure_memory(side: str, config: dict, lengths: list, **settings) -> float
     work = Work(GPT2Config(**config), tuple(lengths), **settings)
     assert work.examples  # made before the measurement begins
     lora = LoRA(rank=RANK, targets=("q", "k", "v"))
-    before = _peak_of_the_process(reset=True)
+    before = _peak_from_here()
     if side == "peft":
-        their_steps(work, lora)()
+        steps = their_steps(work, lora)
     else:
         run = our_run(work, lora)
         run.model.body.gradient_checkpointing = side == "checkpointing"
-        steps_of(run, work.steps)()
-    return _peak_of_the_process() - before
+        steps = steps_of(run, work.steps)
+    _peak_from_here()
+    steps()
+    return _peak() - before
 
 
-def _peak_of_the_process(reset: bool = False) -> float:
-    """The most memory held so far, or since the last reset, in MB: of the GPU if there is one, else resident (Linux)."""
+def _peak_from_here() -> float:
+    """Forget the peak so far; what is held now, in MB."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _peak()
+
+
+def _peak() -> float:
+    """The most memory held since the last reset, in MB: of the GPU if there is one, else resident (Linux)."""
     if torch.cuda.is_available():
         return peak_memory_mb()
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 

@@ -189,8 +189,10 @@ def growth(work: Work, sizes: tuple[int, ...]) -> pd.DataFrame:
 def utilisation(work: Work) -> dict[str, float]:
     """Model FLOPs of full and LoRA training a second, and their share of the fastest matrix product measured here."""
     dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
-    a, b = (torch.randn(2048, 2048, device=work.device, dtype=dtype) for _ in range(2))
-    peak = 2 * 2048**3 / in_turns({"matmul": lambda: a @ b}, 9)["matmul"].min()
+    peak = 0.0
+    for n in (1024, 2048, 4096):
+        a, b = (torch.randn(n, n, device=work.device, dtype=dtype) for _ in range(2))
+        peak = max(peak, 2 * n**3 / in_turns({"matmul": lambda a=a, b=b: a @ b}, 9)["matmul"].min())
     matrices = 12 * work.config.n_layer * work.config.n_embd**2
     found = {"peak": peak}
     # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): floating-point operations a token
