@@ -45,7 +45,6 @@ from gpt2lib.adapters.lora import LoRALinear
 from gpt2lib.data import load_task
 from gpt2lib.training import Training
 
-
 # %% [markdown]
 # ## DoRA in twenty lines
 #
