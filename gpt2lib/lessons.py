@@ -70,6 +70,18 @@ def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
     cached = body.generate(ids, max_new_tokens=6, temperature=0)
     check("generation with the cache gives the same tokens as without", torch.equal(cached, expected))
 
+    gradients = []
+    for body.gradient_checkpointing in (False, True):
+        body.zero_grad()
+        body(ids).square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in adapter_parameters(body).values()]))
+    close = (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
+    check("gradient checkpointing gives the same gradients", bool(close), (gradients[0] - gradients[1]).abs().max())
+    with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+        rounded = run(body)
+    error = ((rounded.float() - trained).abs().mean() / trained.abs().mean()).item()
+    check("in bf16 the outputs are the same within 5 %", error < 0.05, error)
+
     with tempfile.TemporaryDirectory() as folder:
         save(body, folder)
         again, _ = load_base(base_model)

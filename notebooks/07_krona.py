@@ -90,6 +90,14 @@ for spec in (KronA(targets=tuple(targets)), KronAB(), KronAB(residual=True)):
     print(f"--- {spec.method}{' with residual' if getattr(spec, 'residual', False) else ''}")
     lessons.check_properties(spec, base_model)
 
+# %% tags=["nbval-check-output"]
+config = load_base(base_model)[0].config
+a, b = factor_shapes(config.n_embd, config.n_embd)
+each = a[0] * a[1] + b[0] * b[1]
+counted = lessons.trained_count(KronA(targets=("q", "v")), config), lessons.trained_count(KronAB(residual=True), config)
+expected = 2 * config.n_layer * each, config.n_layer * (each + 1)
+show.check("a1 a2 + b1 b2 numbers are trained for each layer, one more for a residual", counted == expected, counted)
+
 # %% [markdown]
 # ## Against LoRA, at the same number of parameters
 

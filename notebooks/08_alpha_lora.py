@@ -66,6 +66,12 @@ merged = x @ (alpha[:, None] * W + s * B @ A).T + alpha * b
 show.check_close("merged by rows it is the same layer", merged, y, 1e-5)
 lessons.check_properties(AlphaLoRA(rank=4, targets=tuple(targets)), base_model)
 
+# %% tags=["nbval-check-output"]
+config = load_base(base_model)[0].config
+counted = lessons.trained_count(AlphaLoRA(rank=4), config)
+expected = 2 * config.n_layer * (4 * 2 * config.n_embd + config.n_embd)
+show.check("LoRA's numbers and one for each row are trained", counted == expected, counted)
+
 # %% [markdown]
 # ## Trained apart
 #

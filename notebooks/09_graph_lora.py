@@ -61,6 +61,10 @@ from gpt2lib.training import Training
 # %% tags=["nbval-check-output"]
 spec = GraphLoRA(rank=rank, graph_rank=graph_rank, heads=heads, top_k=top_k)
 lessons.check_properties(spec, base_model)
+config = load_base(base_model)[0].config
+lora, graph = 2 * rank * 2 * config.n_embd, 2 * config.n_embd * graph_rank + 2 * graph_rank**2 + graph_rank
+counted = lessons.trained_count(spec, config)
+show.check("trained in each block: LoRA's, 2 d g, 2 g^2 and g", counted == config.n_layer * (lora + graph), counted)
 
 
 # %% [markdown]
@@ -69,7 +73,6 @@ lessons.check_properties(spec, base_model)
 # The paper's public code joins every token with every other. In a causal model a token then sees the tokens that it is
 # asked to predict, and padding beside. The literal form is here under its name, `fully_connected=True`, switched off by
 # default: change the last token of a text, and see where the outputs change.
-
 
 # %%
 def first_output_that_changes(spec):

@@ -64,6 +64,15 @@ most = int((bases > 1e-6).sum(-1).max())
 show.check("and at most order + 1 are not zero", most <= order + 1, most)
 spec = KANLoRA(rank=rank, kan_rank=kan_rank, grid=grid, order=order)
 lessons.check_properties(spec, base_model)
+config = load_base(base_model)[0].config
+lora = 2 * rank * 5 * config.n_embd
+splines = 2 * config.n_embd * kan_rank + kan_rank**2 * (1 + grid + order)
+counted = lessons.trained_count(spec, config)
+show.check(
+    "trained in each block: LoRA's, 2 d k and k^2 (1 + G + order)",
+    counted == config.n_layer * (lora + splines),
+    counted,
+)
 
 # %% [markdown]
 # ## What full-size splines would cost
