@@ -33,6 +33,8 @@ report: .venv/ready  ## figures and PDF from the committed tables; trains nothin
 
 notebooks: .venv/ready  ## execute all pairs from their .py halves and bring both in step
 	$(BIN)/python tools/execute_notebooks.py
+	$(BIN)/ruff check --quiet --fix notebooks  # jupytext spaces some cells otherwise
+	$(BIN)/ruff format --quiet notebooks
 
 format: .venv/ready
 	$(BIN)/ruff check --fix gpt2lib tests tools notebooks
