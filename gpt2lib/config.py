@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from gpt2lib.checks import check_count, check_dropout
+
 
 @dataclass(frozen=True)
 class GPT2Config:
@@ -26,14 +28,12 @@ class GPT2Config:
 
     def __post_init__(self):
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
+            check_count(name, getattr(self, name))
         if self.n_embd % self.n_head:
             divisors = [n for n in range(1, self.n_embd + 1) if self.n_embd % n == 0]
             raise ValueError(f"n_head={self.n_head} does not divide n_embd={self.n_embd}; possible: {divisors}")
         for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
-            if not 0 <= (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {value!r}")
+            check_dropout(name, getattr(self, name))
 
     @property
     def head_dim(self) -> int:

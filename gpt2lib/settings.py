@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gpt2lib.checks import check_count
+
 
 @dataclass(frozen=True)
 class Training:
@@ -33,8 +35,7 @@ class Training:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "accumulate"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
+            check_count(name, getattr(self, name))
         for name in ("patience", "eval_every", "max_steps"):
             if (value := getattr(self, name)) is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be None or an integer of at least 1, not {value!r}")

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from gpt2lib.checks import check_count
+
 
 def accuracy(alpha, m2, c, w2, eta, gamma) -> np.ndarray:
     """The asymptotic test accuracy Phi(m / sqrt(E2 - m^2)) of w_alpha, broadcast over the arguments.
@@ -65,16 +67,13 @@ def simulate(alpha, m2, c, w2, eta, gamma, p: int = 300, draws: int = 20, seed: 
     solves the ridge problem. The accuracy of a given w, Phi(<w, mu> / |w|), is exact, so that only training is random.
     """
     _checked(m2, c, w2, eta, gamma)
-    n = _samples(p, eta)
-    rng = np.random.default_rng(seed)
-    alphas = np.atleast_1d(np.asarray(alpha, dtype=float))
-    results = []
-    for _ in range(_at_least_1("draws", draws)):
+    along = c / m2
+
+    def task(rng):
         mu, across = _directions(rng, p, m2)
-        along = c / m2
-        source = along * mu + math.sqrt(max(0.0, w2 - along**2 * m2) / m2) * across
-        results.append(_fine_tuned(rng, mu, source, n, gamma, alphas))
-    return np.array(results)
+        return mu, along * mu + math.sqrt(max(0.0, w2 - along**2 * m2) / m2) * across
+
+    return _simulated(task, alpha, eta, gamma, p, draws, seed)
 
 
 def simulate_ridge_source(
@@ -82,17 +81,15 @@ def simulate_ridge_source(
 ) -> np.ndarray:
     """Like `simulate`, with a source that is trained too, on its own p / eta_source samples (see `ridge_source`)."""
     ridge_source(m2, beta, eta_source, gamma_source)
-    n = _samples(p, eta)
-    rng = np.random.default_rng(seed)
-    alphas = np.atleast_1d(np.asarray(alpha, dtype=float))
-    results = []
-    for _ in range(_at_least_1("draws", draws)):
+    samples = _samples(p, eta_source)
+
+    def task(rng):
         mu_source, across = _directions(rng, p, m2)
+        X, y = _data(rng, mu_source, samples)
         mu = beta * mu_source + math.sqrt(1 - beta**2) * across
-        X, y = _data(rng, mu_source, _samples(p, eta_source))
-        source = _ridge(X, gamma_source, X @ y / len(y))
-        results.append(_fine_tuned(rng, mu, source, n, gamma, alphas))
-    return np.array(results)
+        return mu, _ridge(X, gamma_source, X @ y / len(y))
+
+    return _simulated(task, alpha, eta, gamma, p, draws, seed)
 
 
 def compare(
@@ -122,6 +119,15 @@ def compare(
         points.append(pd.DataFrame(row | {"theory": accuracy(simulated, m2, c, w2, eta, gamma)}))
         best[name] = float(best_alpha(m2, c, w2, eta, gamma))
     return pd.concat(lines, ignore_index=True), pd.concat(points, ignore_index=True), best
+
+
+def _simulated(task, alpha, eta: float, gamma: float, p: int, draws: int, seed: int) -> np.ndarray:
+    """Accuracy for every alpha in every draw: [draws, alphas]. task: draws a mean and a source, [p] each, from a generator."""
+    n = _samples(p, eta)
+    draws = _count("draws", draws)
+    rng = np.random.default_rng(seed)
+    alphas = np.atleast_1d(np.asarray(alpha, dtype=float))
+    return np.array([_fine_tuned(rng, *task(rng), n, gamma, alphas) for _ in range(draws)])
 
 
 def _resolvent(m2, eta, gamma):
@@ -189,15 +195,17 @@ def _refuse(good, value, message: str) -> None:
         raise ValueError(f"{message}, not {float(np.asarray(value)[~np.asarray(good)].flat[0]):g}")
 
 
-def _at_least_1(name: str, value) -> int:
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
-    return int(value)
+def _count(name: str, value) -> int:
+    """The value, which must be at least 1; numpy's integers are integers too."""
+    value = value.item() if isinstance(value, np.integer) else value
+    check_count(name, value)
+    return value
 
 
 def _samples(p: int, eta: float) -> int:
     """n = p / eta. Raises ValueError unless p and n are at least 1."""
-    p, n = _at_least_1("p", p), round(p / eta) if eta > 0 else 0
+    p = _count("p", p)
+    n = round(p / eta) if eta > 0 else 0
     if n < 1:
         raise ValueError(f"p={p} and eta={eta:g} leave n = p / eta below 1 sample; raise p or lower eta")
     return n

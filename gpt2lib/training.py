@@ -230,34 +230,38 @@ def evaluate(model, examples: list[Encoded], batch_size: int = 16, precision: st
 @torch.no_grad()
 def predict(model, examples: list[Encoded], batch_size: int = 16, precision: str = "float32") -> list:
     """The model's prediction for each example, labelled or not, in their order."""
+    return _for_each(model, model.predict, examples, batch_size, precision)
+
+
+def _for_each(model, function, examples: list[Encoded], batch_size: int, precision: str, progress: str = "") -> list:
+    """What `function` makes of each example, in their order, a batch at a time; the processes share the batches.
+
+    progress: what a progress bar says, if it takes more than two seconds.
+    """
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
     state = PartialState()
     model.eval()
     device = next(model.parameters()).device
-    batches = sorted_batches([len(e.ids) for e in examples], batch_size)
+    batches = sorted_batches([len(e.ids) for e in examples], batch_size)[state.process_index :: state.num_processes]
     outputs = []
-    for indices in batches[state.process_index :: state.num_processes]:
+    for indices in tqdm(batches, desc=progress, unit="batch", leave=False, delay=2, disable=not progress):
         with autocast(device, precision):
-            predicted = model.predict(Batch.of([examples[i] for i in indices], device))
-        outputs += zip(indices, predicted, strict=True)
+            made = function(Batch.of([examples[i] for i in indices], device))
+        outputs += zip(indices, made, strict=True)
     return [prediction for _, prediction in sorted(gather_object(outputs), key=lambda output: output[0])]
 
 
 @torch.no_grad()
 def with_features(model: Classifier, examples: list[Encoded], settings: Training) -> list[Encoded]:
     """The examples with what the frozen body makes of them, so that it need not be run again: without dropout."""
-    model.eval()
-    device = next(model.parameters()).device
-    done = list(examples)
-    batches = sorted_batches([len(e.ids) for e in examples], settings.batch_size)
-    for indices in tqdm(batches, desc="features of the frozen body", unit="batch", leave=False, delay=2):
-        with autocast(device, settings.precision):
-            features = model.features(Batch.of([examples[i] for i in indices], device)).float().cpu()
-        for i, row in zip(indices, features, strict=True):
-            done[i] = replace(examples[i], features=row.clone())
-    return done
+
+    def rows(batch: Batch) -> torch.Tensor:
+        return model.features(batch).float().cpu()  # [batch, n_embd]
+
+    features = _for_each(model, rows, examples, settings.batch_size, settings.precision, "features of the frozen body")
+    return [replace(example, features=row) for example, row in zip(examples, features, strict=True)]
 
 
 def _hold_frozen_in_bf16(model) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:

@@ -112,12 +112,6 @@ class Spec:
         return spec(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
 
 
-def check_count(name: str, value, at_least: int = 1) -> None:
-    """Raises ValueError unless the setting is an integer of at least `at_least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}, not {value!r}")
-
-
 def check_targets(targets: tuple[str, ...]) -> None:
     """Raises ValueError unless `targets` is a tuple of different names among q, k, v, o, up, down."""
     if isinstance(targets, str) or not targets or len(set(targets)) < len(targets) or set(targets) - set(TARGETS):

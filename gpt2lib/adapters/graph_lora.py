@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import AdapterLayer, check_count
+from gpt2lib.adapters.base import AdapterLayer
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.attention import KVCache, causal_mask, rows_at
+from gpt2lib.checks import check_count
 from gpt2lib.model import GPT2
 
 

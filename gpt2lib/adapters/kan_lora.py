@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import AdapterLayer, Hook, check_count
+from gpt2lib.adapters.base import AdapterLayer, Hook
 from gpt2lib.adapters.lora import LoRA
+from gpt2lib.checks import check_count
 from gpt2lib.model import GPT2
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import AdaptedLinear, AdapterLayer, Spec, check_count, check_targets, target_layers
+from gpt2lib.adapters.base import AdaptedLinear, AdapterLayer, Spec, check_targets, target_layers
+from gpt2lib.checks import check_count, check_dropout
 from gpt2lib.model import GPT2
 
 
@@ -69,8 +70,7 @@ class _Kronecker(Spec, method=None):
     budget: int | None = None
 
     def __post_init__(self):
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
+        check_dropout("dropout", self.dropout)
         if self.shape is not None and self.budget is not None:
             raise ValueError("give the shape of A or a budget of parameters per layer, not both")
         if self.shape is not None and (len(self.shape) != 2 or any(n < 1 for n in self.shape)):

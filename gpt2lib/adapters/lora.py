@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import AdaptedLinear, Spec, check_count, check_targets, target_layers
+from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
+from gpt2lib.checks import check_count, check_dropout
 from gpt2lib.model import GPT2
 
 
@@ -29,8 +30,7 @@ class LoRA(Spec, method="lora"):
 
     def __post_init__(self):
         check_count("rank", self.rank)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
+        check_dropout("dropout", self.dropout)
         check_targets(self.targets)
 
     @property

@@ -88,9 +88,7 @@ def from_peft(model: GPT2, folder: str | Path) -> GPT2:
     """
     folder = Path(folder)
     config, tensors = _read(folder)
-    parts: list[
-        dict[str, tuple[Tensor, Tensor]]
-    ] = []  # per block: target -> A: [rank, d_in] and scaled B: [d_out, rank]
+    parts: list[dict[str, tuple[Tensor, Tensor]]] = []  # per block: target -> A [rank, d_in], scaled B [d_out, rank]
     for i in range(model.config.n_layer):
         parts.append({})
         for module in (FUSED, *MODULES.values()):
@@ -170,7 +168,7 @@ def _scaling(config: dict, name: str, rank: int) -> float:
         if re.match(rf"(.*\.)?({pattern})$", name):
             alpha = value
             break
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return LoRA(rank=rank, alpha=alpha, rank_stabilised=bool(config.get("use_rslora"))).scaling
 
 
 def _without_zeros(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,13 @@
 """Decoding: tokens a second against transformers' generate, and against the course starter's loop."""
 
-import time
-from collections.abc import Callable
-
-import pandas as pd
 import torch
 
-from gpt2lib.benchmarks.work import Work, in_turns, row, wait
+from gpt2lib.benchmarks.work import Work, in_turns, row
 from gpt2lib.model import GPT2
 
 
 @torch.no_grad()
-def decoding(
-    work: Work, prompts: int = 15, prompt_length: int = 40, new: int = 128, starter_rounds: int = 1
-) -> list[dict]:
+def decoding(work: Work, prompts: int = 15, prompt_length: int = 40, new: int = 128) -> list[dict]:
     """All prompts at once with a cache, against transformers' generate and the course starter's loop (one prompt at a
     time, everything computed again for every token)."""
     from transformers import GPT2LMHeadModel
@@ -43,15 +37,5 @@ def decoding(
         rows.append(row(f"decoding, {name}", seconds, "ours", "transformers", prompts * new, "tokens/s"))
     rows[0]["same_text"] = same
     works = {"ours": lambda: ours.generate(ids, max_new_tokens=new, temperature=0), "course starter": starter}
-    seconds = in_turns(works, starter_rounds) if starter_rounds > 1 else _once(works)
+    seconds = in_turns(works, 1, warm_up=False)  # the loop takes minutes
     return [*rows, row("decoding, greedy", seconds, "ours", "course starter", prompts * new, "tokens/s")]
-
-
-def _once(works: dict[str, Callable]) -> pd.DataFrame:
-    seconds = {}
-    for name, work in works.items():
-        began = time.perf_counter()
-        work()
-        wait()
-        seconds[name] = time.perf_counter() - began
-    return pd.DataFrame([seconds])

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from gpt2lib.adapters import LoRA, Spec, attach
+from gpt2lib.attention import rows_at
 from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, row, wait
 from gpt2lib.encoding import Batch, Encoded
 from gpt2lib.heads import Classifier, LinearHead
@@ -82,8 +83,7 @@ class _EveryPosition(Classifier):
     """As if the last block had to compute all positions."""
 
     def features(self, batch: Batch) -> torch.Tensor:
-        h = self.body(batch.input_ids)
-        return h[torch.arange(len(h), device=h.device), batch.lengths - 1]
+        return rows_at(self.body(batch.input_ids), batch.lengths - 1)[:, 0]
 
 
 def waterfall(work: Work) -> pd.DataFrame:

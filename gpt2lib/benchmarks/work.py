@@ -56,10 +56,10 @@ class Work:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
-    """Seconds of each piece of work, one row a round, after a round that does not count."""
+def in_turns(works: dict[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> pd.DataFrame:
+    """Seconds of each piece of work, one row a round, after a round that does not count (unless warm_up is False)."""
     rows = []
-    for i in range(rounds + 1):
+    for i in range(rounds + warm_up):
         row = {}
         for name, work in works.items():
             wait()
@@ -67,7 +67,7 @@ def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> pd.DataFram
             work()
             wait()
             row[name] = time.perf_counter() - began
-        if i:
+        if i >= warm_up:
             rows.append(row)
     return pd.DataFrame(rows)
 
