@@ -64,6 +64,20 @@ def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylab
     return _done(figure)
 
 
+def trials(table: pd.DataFrame) -> Figure:
+    """Held-out loss of short pretraining runs (columns change, held_out_loss, tokens_per_second), the best one below."""
+    figure, axis = plt.subplots(figsize=(5.6, 0.32 * len(table) + 0.7))
+    axis.barh(table["change"], table["held_out_loss"], color=_palette[0])
+    for i, row in enumerate(table.itertuples()):
+        axis.text(
+            row.held_out_loss + 0.02, i, f"{row.held_out_loss:.2f}, {row.tokens_per_second:,.0f} tokens/s", va="center"
+        )
+    axis.set(xlabel="held-out loss (nats a token)", xlim=(5, table["held_out_loss"].max() + 0.8))
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    return _done(figure)
+
+
 def learning_curve(history: list[dict], metric: str, floors: dict[str, float] | None = None) -> Figure:
     """A run's training loss, and its dev metric with floors as dashed lines, over the steps."""
     table = pd.DataFrame(history)

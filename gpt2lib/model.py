@@ -114,9 +114,10 @@ class GPT2(nn.Module):
         model.load_state_dict(pretrained.load(folder, config, allow_pickle), strict=True, assign=True)
         return model.requires_grad_(True).eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write config.json and model.safetensors, which transformers.GPT2LMHeadModel loads.
 
-        Raises ValueError while an adapter is attached: merge it first, or save it by itself.
+        dtype: of the numbers in the file; `from_pretrained` makes them float32 again. Raises ValueError while an adapter
+        is attached: merge it first, or save it by itself.
         """
-        pretrained.save(self, Path(folder))
+        pretrained.save(self, Path(folder), dtype)

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from gpt2lib import toy
 from gpt2lib.encoding import Encoded
@@ -96,3 +97,31 @@ def mix(parts: dict[str, list[list[int]]], shares: dict[str, float], end: int, l
     """Rows of all parts of a corpus, each part giving its share of `tokens`."""
     rows = {name: max(1, round(shares[name] * tokens / length)) for name in parts}
     return [row for name in parts for row in pack(parts[name], end, length, rows[name], seed)]
+
+
+def count_embeddings(parts: dict[str, list[list[int]]], end: int, vocab_size: int, width: int, window: int = 5):
+    """Token embeddings from counts alone, to start from instead of noise: [vocab_size, width], root mean square 0.06.
+
+    The positive pointwise mutual information of tokens at most `window` apart, neighbours weighing 1 / distance, and
+    its best factors of rank `width` (Levy, Goldberg and Dagan 2015: contexts smoothed by the power 0.75, U sqrt(S)).
+    Holds a few matrices of vocab_size^2 floats. Raises ValueError for a width above the vocabulary's size.
+    """
+    if width > vocab_size:
+        raise ValueError(f"{vocab_size} tokens have no {width} factors; at most {vocab_size}")
+    stream = np.concatenate([np.asarray([end, *ids], dtype=np.int64) for part in parts.values() for ids in part])
+    pairs = np.zeros(vocab_size**2, dtype=np.float32)
+    for distance in range(1, window + 1):
+        for first in range(0, len(stream) - distance, 1 << 23):  # in slices, or the pairs' indices fill the memory
+            left, right = stream[first : len(stream) - distance][: 1 << 23], stream[first + distance :][: 1 << 23]
+            pairs += np.bincount(left * vocab_size + right, minlength=vocab_size**2).astype(np.float32) / distance
+    counts = torch.from_numpy(pairs).view(vocab_size, vocab_size)
+    counts = counts + counts.T
+    token = counts.sum(1)
+    context = token**0.75 / (token**0.75).sum()
+    information = (counts / (token[:, None] * context).clamp(min=1e-12)).log_().clamp_(min=0)  # log 0 counts as 0
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        u, s, _ = torch.svd_lowrank(information, q=min(width + 32, vocab_size), niter=4)
+    factors = (u * s.sqrt())[:, :width]
+    factors = factors - factors.mean(0)
+    return 0.06 * factors / factors.pow(2).mean(1, keepdim=True).sqrt().clamp(min=1e-6)

@@ -31,8 +31,6 @@ def find(name: str | Path, allow_pickle: bool = False) -> Path:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} holds no config.json; it has: {_listing(folder)}")
         return folder
-    if str(name) == "gpt2-mini":
-        raise FileNotFoundError("gpt2-mini's weights do not come with this version; pretrain one with 02_pretrain")
     if str(name).count("/") > 1 or str(name).startswith((".", "/", "~")):
         raise FileNotFoundError(f"there is no folder {folder}")
     from huggingface_hub import snapshot_download  # only needed, and only imported, for a hub name
@@ -48,9 +46,10 @@ def find(name: str | Path, allow_pickle: bool = False) -> Path:
 
 
 def load(folder: Path, config: GPT2Config, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """A state dict with our names. Raises ValueError naming what is missing, unknown or of the wrong shape."""
+    """A state dict with our names, in float32 whatever the file holds. Raises ValueError naming what is missing, unknown
+    or of the wrong shape."""
     path, theirs = _read(folder, allow_pickle)
-    theirs = {key.removeprefix("transformer."): value for key, value in theirs.items()}
+    theirs = {key.removeprefix("transformer."): value.float() for key, value in theirs.items()}
     # old files carry the causal mask as a weight
     theirs = {key: value for key, value in theirs.items() if not key.endswith((".attn.bias", ".attn.masked_bias"))}
     head = theirs.pop("lm_head.weight", None)
@@ -88,9 +87,9 @@ def load(folder: Path, config: GPT2Config, allow_pickle: bool = False) -> dict[s
     return ours
 
 
-def save(model, folder: Path) -> None:
+def save(model, folder: Path, dtype: torch.dtype) -> None:
     """Write config.json and model.safetensors; the weights appear under their name only when they are whole."""
-    state = model.state_dict()
+    state = {name: value.to(dtype) for name, value in model.state_dict().items()}
     theirs = {f"transformer.{name}": state.pop(name) for name in ("wte.weight", "wpe.weight")}
     theirs |= {f"transformer.ln_f.{part}": state.pop(f"ln_f.{part}") for part in ("weight", "bias")}
     for i in range(model.config.n_layer):

@@ -102,9 +102,10 @@ def write_pretraining(
     metrics: dict,
     name: str,
     source: str,
-    samples: list[str],
+    samples: list,
 ) -> None:
-    """Write the record of a pretrained base model beside its folder: history.csv, samples.json, result.json."""
+    """Write the record of a pretrained base model beside its folder: history.csv, samples.json (prompts
+    and what it wrote after them), result.json."""
     if not folder:
         return
     folder = Path(folder)
