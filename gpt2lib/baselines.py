@@ -1,18 +1,36 @@
 """What a model must beat: the majority class, and a bag of words (TF-IDF and logistic regression)."""
 
+import hashlib
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import sklearn
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
 from gpt2lib.data import Example, TaskData
+from gpt2lib.encoding import cache_folder
+from gpt2lib.whole import write_json
 
 
 def floors(data: TaskData) -> dict[str, float]:
-    """Dev accuracy of the majority class, dev accuracy and macro-F1 of the bag of words, and its parameters."""
+    """Dev accuracy of the majority class, dev accuracy and macro-F1 of the bag of words, and its parameters.
+
+    They depend on the data alone, so a study's runs share them through the cache folder.
+    """
+    code = Path(__file__).read_bytes() + sklearn.__version__.encode()
+    digest = hashlib.sha256(code + repr((data.train, data.dev)).encode()).hexdigest()
+    path = cache_folder() / "floors" / f"{digest[:32]}.json"
+    if not path.is_file():
+        write_json(path, _floors(data))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _floors(data: TaskData) -> dict[str, float]:
     labels = [example.label for example in data.dev]
     majority = Counter(example.label for example in data.train).most_common(1)[0][0]
     predictions, parameters = bag_of_words(data)

@@ -21,23 +21,34 @@ def cli():
 @click.option("--runs", default="runs", show_default=True, help="Folder that holds one folder a study.")
 @click.option("--results", default="report/results", show_default=True, help="Where the collected tables go.")
 @click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core, or one on a GPU].")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where the runs happen."
+)
+@click.option(
+    "--address", default="", help="With --engine ray: the cluster's address, or auto [default: start Ray here]."
+)
 @click.option("--plan", "plan_only", is_flag=True, help="List the runs and whether they are done; run nothing.")
 @click.option("--collect", "collect_only", is_flag=True, help="Collect what is done; run nothing.")
-def study(study, runs, results, jobs, plan_only, collect_only):
+def study(study, runs, results, jobs, engine, address, plan_only, collect_only):
     """Do the runs of a study that are missing, and collect all results.
 
     FILE is a TOML file such as notebooks/studies/demo.toml. A run that was interrupted goes on from its last
     checkpoint; a failed one does not stop the others and is named at the end.
     """
+    from gpt2lib.engines import Processes, Ray
     from gpt2lib.study import Study
 
-    batch = Study(study, runs, jobs)
+    if address and engine != "ray":
+        raise click.UsageError("--address is for --engine ray")
+    batch = Study(study, runs)
     if plan_only:
         for run in batch.runs:
             settings = ", ".join(f"{key}={value}" for key, value in run.parameters.items())
             click.echo(f"{'done   ' if batch.done(run) else 'missing'} {run.name}: {run.notebook.stem}({settings})")
         return
-    errors = {} if collect_only else batch.run(click.echo)
+    errors = {}
+    if not collect_only:
+        errors = batch.run(Ray(jobs, address) if engine == "ray" else Processes(jobs), click.echo)
     if any(map(batch.done, batch.runs)):
         click.echo(f"collected into {batch.collect(results)}")
     for name, error in errors.items():
@@ -69,6 +80,20 @@ def data(source, tasks):
 
     for task in tasks or TASKS:
         load_task(task, source)
+
+
+@cli.command()
+@click.argument("predictions")
+@click.argument("labels")
+def score(predictions, labels):
+    """Score a study's test predictions against a table of true labels.
+
+    PREDICTIONS is a file such as report/results/mini-test.parquet; LABELS is the course's test table with its label
+    column filled. The accuracies are printed, and written as the column test_accuracy of the study's table.
+    """
+    from gpt2lib.scoring import score
+
+    click.echo(score(predictions, labels).to_string(index=False, float_format="{:.4f}".format))
 
 
 def main() -> None:

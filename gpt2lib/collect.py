@@ -1,29 +1,49 @@
 """A study's tables from its finished runs: what the report reads, small enough to commit."""
 
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from gpt2lib.tasks import read_submission
+
+USUAL_RANK = 8
+KEYS = ("run", "part", "task", "method", "name", "seed")  # what tells runs apart in their tables
 SAMPLES = 2  # sonnets of each run that the report can show
-ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "targets")
+ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "targets", "budget")
 
 
-def collect(name: str, runs: list[Path], folder: Path) -> Path:
-    """Write NAME.csv (one row a run: settings, metrics, cost, versions), NAME-history.csv (one row an evaluation),
-    NAME-examples.parquet (one row a run and dev example) and NAME-sonnets.json; returns the path of the first.
+def collect(study: str, runs: list[Path], folder: Path, lost: Collection[str] = ()) -> Path:
+    """Write STUDY.csv (one row a run: settings, metrics, cost, versions) and, of the runs that count, STUDY-history.csv (one
+    row an evaluation), STUDY-examples.parquet (one row a run and dev example), STUDY-test.parquet (run, id and predicted
+    label for every test example), STUDY-sonnets.json, and one STUDY-TABLE.parquet for each tables/TABLE.csv of the runs.
+    Returns the path of the first.
 
+    lost: names of the runs that tried a value which another did better with; `counts` is False in their rows.
     Raises ValueError if there is no finished run.
     """
     if not runs:
-        raise ValueError(f"no run of {name} is finished; there is nothing to collect")
+        raise ValueError(f"no run of {study} is finished; there is nothing to collect")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(run) for run in runs]
-    pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False, float_format="%.8g")
+    rows = [_row(run) | {"counts": run.name not in lost} for run in runs]
+    pd.DataFrame(rows).to_csv(folder / f"{study}.csv", index=False, float_format="%.8g")
+    runs, rows = zip(*(pair for pair in zip(runs, rows, strict=True) if pair[1]["counts"]), strict=True)
     if histories := _tables(runs, rows, "history.csv"):
-        pd.concat(histories).to_csv(folder / f"{name}-history.csv", index=False, float_format="%.8g")
+        pd.concat(histories).to_csv(folder / f"{study}-history.csv", index=False, float_format="%.8g")
     if examples := _tables(runs, rows, "examples.csv"):
-        pd.concat(examples).to_parquet(folder / f"{name}-examples.parquet", index=False, compression="zstd")
+        pd.concat(examples).to_parquet(folder / f"{study}-examples.parquet", index=False, compression="zstd")
+    tests = [
+        read_submission(run / "test-predictions.csv").assign(run=run.name, task=row["task"])
+        for run, row in zip(runs, rows, strict=True)
+        if (run / "test-predictions.csv").is_file()
+    ]
+    if tests:
+        table = pd.concat(tests)[["run", "task", "id", "label"]]
+        table.to_parquet(folder / f"{study}-test.parquet", index=False, compression="zstd")
+    for name in sorted({path.stem for run in runs for path in (run / "tables").glob("*.csv")}):
+        tables = _tables(runs, rows, f"tables/{name}.csv", ("run", "task", "seed"))
+        pd.concat(tables).to_parquet(folder / f"{study}-{name}.parquet", index=False, compression="zstd")
     sonnets = {
         run.name: {
             "method": row["method"],
@@ -33,8 +53,9 @@ def collect(name: str, runs: list[Path], folder: Path) -> Path:
         for run, row in zip(runs, rows, strict=True)
         if (run / "sonnets.json").is_file()
     }
-    (folder / f"{name}-sonnets.json").write_text(json.dumps(sonnets, indent=1) + "\n", encoding="utf-8")
-    return folder / f"{name}.csv"
+    if sonnets:
+        (folder / f"{study}-sonnets.json").write_text(json.dumps(sonnets, indent=1) + "\n", encoding="utf-8")
+    return folder / f"{study}.csv"
 
 
 def _row(run: Path) -> dict:
@@ -44,16 +65,17 @@ def _row(run: Path) -> dict:
     adapter = {key: parameters.get(key, "") if adapted else "" for key in ADAPTER_SETTINGS}
     if isinstance(adapter["targets"], list):
         adapter["targets"] = " ".join(adapter["targets"])
+    rank = parameters.get("rank")
+    # what tables and figures call it: ranks of LoRA are told apart, the usual one is just LoRA
+    result["name"] = f"lora r={rank}" if result["method"] == "lora" and rank != USUAL_RANK else result["method"]
     row = result | {"epochs": parameters.get("epochs", "")} | adapter | metrics
     return row | {"versions": " ".join(f"{package}-{number}" for package, number in versions.items())}
 
 
-def _tables(runs: list[Path], rows: list[dict], file: str) -> list[pd.DataFrame]:
+def _tables(runs: list[Path], rows: list[dict], file: str, keys: Sequence[str] = KEYS) -> list[pd.DataFrame]:
     """One of the runs' own tables, of those that have it, each with the columns that tell the runs apart."""
     return [
-        pd.read_csv(run / file, dtype={"id": str}).assign(
-            **{key: row[key] for key in ("run", "task", "method", "seed")}
-        )
+        pd.read_csv(run / file, dtype={"id": str}).assign(**{key: row[key] for key in keys})
         for run, row in zip(runs, rows, strict=True)
         if (run / file).is_file()
     ]

@@ -6,8 +6,9 @@ Quora), and numbered sonnets in plain text. `load_task` is what notebooks call.
 
 import csv
 import os
+import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpt2lib import glue, toy
@@ -45,6 +46,21 @@ class TaskData:
     train: list[Example]
     dev: list[Example]
     test: list[Example]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels mean, in order."""
+        if self.name in glue.GLUE:
+            return glue.GLUE[self.name].meanings
+        return {"sst": ("--", "-", "0", "+", "++"), "cfimdb": ("negative", "positive"), "quora": ("no", "yes")}[
+            self.name
+        ]
+
+    def sample(self, examples: int, seed: int = 0) -> "TaskData":
+        """The same data with so many of the training examples, drawn by the seed; 0 keeps them all."""
+        if not examples or examples >= len(self.train):
+            return self
+        return replace(self, train=random.Random(seed).sample(self.train, examples))
 
     def __str__(self):
         made_up = " (toy data, made up)" if self.source == "toy" else ""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from scipy import stats
 
 sns.set_theme(
     style="whitegrid", context="paper", palette="colorblind", rc={"figure.dpi": 80, "svg.hashsalt": "gpt2lib"}
@@ -27,6 +28,7 @@ COLOURS = {
     "floor": (0.45, 0.45, 0.45),
 }
 TASK_TITLES = {"sst": "SST (5 classes)", "cfimdb": "CFIMDB", "quora": "Quora pairs", "sonnets": "Sonnets"}
+TASK_TITLES |= {"glue/rte": "RTE", "glue/mrpc": "MRPC", "glue/cola": "CoLA", "glue/sst2": "SST-2"}
 
 
 def attention_maps(weights: np.ndarray, tokens: Sequence[str]) -> Figure:
@@ -209,6 +211,56 @@ def best_alphas(panels: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]) -> 
         if values.min() > 0 and values.max() / values.min() > 20:
             axis.set_xscale("log")
         axis.legend(fontsize=6)
+    return _done(figure)
+
+
+def small_data(accuracy: pd.DataFrame) -> Figure:
+    """Dev accuracy over the number of training examples, a panel a task: means and 95 % intervals over the seeds.
+
+    accuracy: columns task, examples, method, seed, accuracy.
+    """
+    tasks = list(accuracy["task"].unique())
+    figure, axes = plt.subplots(1, len(tasks), figsize=(3.2 * len(tasks), 2.6), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for i, (method, group) in enumerate(accuracy[accuracy["task"] == task].groupby("method", sort=False)):
+            found = group.groupby("examples")["accuracy"].agg(["mean", "sem", "count"])
+            width = found["sem"].fillna(0) * stats.t.ppf(0.975, found["count"].clip(lower=2) - 1)
+            shift = 1.03 ** (2 * i - 1)  # the bars of two methods would hide each other
+            axis.errorbar(
+                found.index * shift, found["mean"], width, label=method, color=COLOURS[method], marker="o", capsize=2
+            )
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sorted(accuracy["examples"].unique()), sorted(accuracy["examples"].unique()))
+        axis.set(title=TASK_TITLES.get(task, task), xlabel="training examples", ylabel="dev accuracy")
+    axes[0][0].legend()
+    return _done(figure)
+
+
+def alpha_agreement(rows: pd.DataFrame) -> Figure:
+    """The spread of row_alpha in every layer, and how alike two seeds' alphas are: the mean correlation, row by row, of
+    all pairs of seeds, at the largest number of examples.
+
+    rows: columns task, seed, examples, layer, row, alpha.
+    """
+    rows = rows[rows["examples"] == rows["examples"].max()]
+    short = rows["layer"].str.removeprefix("blocks.").str.replace(".attn", "").str.replace(".mlp", "")
+    rows = rows.assign(layer=short, task=rows["task"].map(lambda task: TASK_TITLES.get(task, task)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.8))
+    sns.boxplot(rows, x="layer", y="alpha", hue="task", ax=left, fliersize=1, linewidth=0.7)
+    left.axhline(1, color=COLOURS["floor"], linestyle="--")
+    left.set(xlabel="block and layer", ylabel="alpha of its rows")
+    left.legend(title="")
+    agreement = []
+    for (task, layer), group in rows.groupby(["task", "layer"], sort=False):
+        by_seed = group.pivot(index="row", columns="seed", values="alpha").corr().to_numpy()
+        pairs = by_seed[np.triu_indices(len(by_seed), 1)]
+        agreement += [{"task": task, "layer": layer, "correlation": value} for value in pairs]
+    if agreement:
+        sns.stripplot(
+            pd.DataFrame(agreement), x="layer", y="correlation", hue="task", ax=right, dodge=True, legend=False
+        )
+    right.axhline(0, color=COLOURS["floor"], linestyle="--")
+    right.set(xlabel="block and layer", ylabel="correlation of two seeds' alphas", ylim=(-0.3, 1))
     return _done(figure)
 
 

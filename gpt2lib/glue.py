@@ -10,22 +10,31 @@ from gpt2lib.example import Example
 @dataclass(frozen=True)
 class GlueTask:
     """folder: under glue/. texts, label: columns of the TSV file, by name, or by number where it has no header.
-    answers: what the label column may hold, in the order of the classes. hub: the columns there."""
+    answers: what the label column may hold, in the order of the classes, and `meanings` what they mean. hub: the columns
+    there."""
 
     folder: str
     texts: tuple
     label: str | int
     answers: tuple[str, ...]
+    meanings: tuple[str, ...]
     hub: tuple[str, ...]
 
 
 GLUE = {
     "glue/rte": GlueTask(
-        "RTE", ("sentence1", "sentence2"), "label", ("entailment", "not_entailment"), ("sentence1", "sentence2")
+        "RTE",
+        ("sentence1", "sentence2"),
+        "label",
+        ("entailment", "not_entailment"),
+        ("entailed", "not"),
+        ("sentence1", "sentence2"),
     ),
-    "glue/mrpc": GlueTask("MRPC", ("#1 String", "#2 String"), "Quality", ("0", "1"), ("sentence1", "sentence2")),
-    "glue/cola": GlueTask("CoLA", (3,), 1, ("0", "1"), ("sentence",)),
-    "glue/sst2": GlueTask("SST-2", ("sentence",), "label", ("0", "1"), ("sentence",)),
+    "glue/mrpc": GlueTask(
+        "MRPC", ("#1 String", "#2 String"), "Quality", ("0", "1"), ("different", "same"), ("sentence1", "sentence2")
+    ),
+    "glue/cola": GlueTask("CoLA", (3,), 1, ("0", "1"), ("unacceptable", "acceptable"), ("sentence",)),
+    "glue/sst2": GlueTask("SST-2", ("sentence",), "label", ("0", "1"), ("negative", "positive"), ("sentence",)),
 }
 
 

@@ -8,27 +8,12 @@ import pandas as pd
 import torch
 
 from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
-from gpt2lib.adapters.lora import LoRA
 from gpt2lib.base import load_base
-from gpt2lib.config import GPT2Config
 from gpt2lib.data import TaskData
-from gpt2lib.model import GPT2
 from gpt2lib.optimizer import AdamW
 from gpt2lib.show import check, check_close
 from gpt2lib.tasks import Encoder, prepare
 from gpt2lib.training import Training, evaluate, fit
-
-
-def trained_count(spec: Spec, config: GPT2Config) -> int:
-    """How many parameters an adapter trains on a model of this shape; takes no memory."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in adapter_parameters(attach(GPT2(config), spec)).values())
-
-
-def lora_of_size(parameters: int, config: GPT2Config, **settings) -> LoRA:
-    """The LoRA whose rank brings its trained parameters nearest to a number."""
-    one = trained_count(LoRA(rank=1, **settings), config)
-    return LoRA(rank=max(1, round(parameters / one)), **settings)
 
 
 def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:

@@ -89,9 +89,21 @@ def write_run(
         }
         | _settings(settings)
         | training_facts(progress)
-        | {"metrics": metrics}
+        | {"metric": model.metric, "sign": model.sign, "metrics": metrics}
         | environment(),
     )
+
+
+def write_tables(folder: str | Path, tables: dict[str, pd.DataFrame], about: dict) -> None:
+    """Write the record of a run whose result is tables: tables/NAME.csv, and result.json with `about`. Nothing if folder
+    is ""."""
+    if not folder:
+        return
+    folder = Path(folder)
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format="%.6g")
+    write_json(folder / "result.json", about | {"metrics": {}} | environment())
 
 
 def write_pretraining(

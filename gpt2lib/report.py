@@ -34,7 +34,8 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
         raise ValueError(f"{table_path}: no column {', '.join(sorted(missing))}; collect the study again")
     history = pd.read_csv(results / f"{study}-history.csv")
     examples = pd.read_parquet(results / f"{study}-examples.parquet")
-    sonnets = json.loads((results / f"{study}-sonnets.json").read_text(encoding="utf-8"))
+    poems = results / f"{study}-sonnets.json"
+    sonnets = json.loads(poems.read_text(encoding="utf-8")) if poems.is_file() else {}
     published = pd.read_csv(source.parent / "published.csv")
 
     folder = figure_folder / study

@@ -6,15 +6,18 @@ The prompt functions are the only ones there are: training, evaluation and test 
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from gpt2lib.adapters import METHODS, Spec, attach
+from gpt2lib.adapters import METHODS, Spec, attach, of_size
+from gpt2lib.config import GPT2Config
 from gpt2lib.data import PROMPT_LINES, Example, TaskData
 from gpt2lib.encoding import Encoded, tokenize
 from gpt2lib.heads import Classifier, ClozeHead, LanguageModel, LinearHead
 from gpt2lib.model import GPT2
 
 LAST_LINEAR, FULL = "last-linear", "full"
+VARIANTS = {"krona-b-res": ("krona-b", {"residual": True})}  # methods that are another with a setting
 COURSE_ANSWERS = (3919, 8505)  # "no" and "yes" in GPT-2's vocabulary, which the course's file wants from every model
 
 
@@ -102,20 +105,24 @@ def with_head(data: TaskData, body: GPT2, tokenizer, own_output_layer: bool = Fa
     return Classifier(body, LinearHead(body.config.n_embd, data.classes))
 
 
-def method_named(name: str, **settings) -> str | Spec:
+def method_named(name: str, config: GPT2Config | None = None, budget: int = 0, **settings) -> str | Spec:
     """A method from a notebook's parameters: the name of an adapter picks from `settings` those that it has.
 
-    Raises ValueError for an unknown name.
+    budget: about how many parameters the adapter is to train on a model of shape `config`, whatever its rank; 0 leaves
+    its size as it is. Raises ValueError for an unknown name.
     """
     if name in (LAST_LINEAR, FULL):
         return name
-    if name not in METHODS:
-        raise ValueError(f"no method is called {name!r}; possible: {', '.join((LAST_LINEAR, FULL, *METHODS))}")
-    spec = METHODS[name]
+    if name not in (*METHODS, *VARIANTS):
+        raise ValueError(
+            f"no method is called {name!r}; possible: {', '.join((LAST_LINEAR, FULL, *METHODS, *VARIANTS))}"
+        )
+    name, own = VARIANTS.get(name, (name, {}))
+    spec, settings = METHODS[name], settings | own
     known = {
         key: tuple(v) if isinstance(v, list) else v for key, v in settings.items() if key in spec.__dataclass_fields__
     }
-    return spec(**known)
+    return of_size(spec(**known), budget, config) if budget else spec(**known)
 
 
 @torch.no_grad()
@@ -161,6 +168,14 @@ def write_submission(path: str | Path, task: str, examples: list[Example], predi
         rows = (f"{example.id}, {label}\n" for example, label in zip(examples, labels, strict=True))
         text = f"id \t {column}\n" + "".join(rows)
     Path(path).write_text(text, encoding="utf-8")
+
+
+def read_submission(path: str | Path) -> pd.DataFrame:
+    """A file of predicted classes as `write_submission` wrote it: columns id (text) and label (the class's number)."""
+    table = pd.read_csv(path, dtype=str, skipinitialspace=True)
+    table.columns = ["id", "label"]
+    labels = table["label"].astype(int)
+    return table.assign(label=labels.replace({token: i for i, token in enumerate(COURSE_ANSWERS)}))
 
 
 def verse_lines(text: str) -> list[str]:

@@ -26,7 +26,7 @@
 # Nothing here needs a download: the small base model is trained on made-up sentences at its first use.
 
 # %% tags=["parameters"]
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 sentence: str = "the plot is not bad , but the hero is weak ."  # looked at with attention maps
 parity_layers: int = 2  # layers of the random models that are compared with transformers
 seed: int = 0

@@ -27,11 +27,12 @@
 # counterfactually revised film reviews (`cfimdb`: whole reviews, two classes; Kaushik et al. 2020).
 
 # %% tags=["parameters"]
-task: str = "sst"  # "sst" or "cfimdb"
+task: str = "sst"  # "sst" or "cfimdb"; "glue/rte", "glue/mrpc", "glue/cola", "glue/sst2" with GLUE's files
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 method: str = "full"  # "last-linear", "full", or an adapter such as "lora"
 rank: int = 8  # the adapter's rank
+budget: int = 0  # instead: about how many parameters the adapter is to train, whatever its kind; 0 takes the rank
 alpha: float = 16.0  # the adapter's scale
 dropout: float = 0.0  # on what enters the adapter
 targets: list = ["q", "v"]  # layers the adapter sits on, among q k v o up down
@@ -42,6 +43,7 @@ weight_decay: float = 0.0  # decoupled, as in AdamW
 patience: int = 2  # epochs without a better dev accuracy before training stops
 max_length: int = 256  # tokens; of a longer text the end is kept
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
+examples: int = 0  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
 
@@ -62,7 +64,7 @@ from gpt2lib.training import Training, evaluate, fit
 # Labels run from 0, very negative, to 4, very positive (`sst`), or are 0 and 1 (`cfimdb`). The test file comes without.
 
 # %% tags=["nbval-check-output"]
-data = load_task(task, source or None)
+data = load_task(task, source or None).sample(examples)
 for example in data.train[:4]:
     print(example.label, plain_prompt(example)[:90])
 
@@ -115,7 +117,7 @@ with torch.no_grad():
 
 # %%
 torch.manual_seed(seed)
-spec = method_named(method, rank=rank, alpha=alpha, dropout=dropout, targets=targets)
+spec = method_named(method, body.config, budget, rank=rank, alpha=alpha, dropout=dropout, targets=targets)
 model = prepare(data, body, tokenizer, spec)
 print(spec)
 show.count_table(model)
@@ -164,8 +166,7 @@ show.check("frozen weights are bit-equal after training", same)
 metrics, predictions = evaluate(model, dev)
 classes = [predicted for predicted, _ in predictions]
 print({name: round(value, 3) for name, value in metrics.items()})
-names = ["--", "-", "0", "+", "++"] if data.classes == 5 else ["negative", "positive"]
-figures.confusion([e.label for e in data.dev], classes, names)
+figures.confusion([e.label for e in data.dev], classes, data.class_names)
 
 # %% tags=["nbval-check-output"]
 show.check(

@@ -28,9 +28,10 @@
 # %% tags=["parameters"]
 task: str = "quora"  # the cloze task
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA or data/
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 method: str = "full"  # "last-linear", "full", or an adapter such as "lora"
 rank: int = 8  # the adapter's rank
+budget: int = 0  # instead: about how many parameters the adapter is to train, whatever its kind; 0 takes the rank
 alpha: float = 16.0  # the adapter's scale
 dropout: float = 0.0  # on what enters the adapter
 targets: list = ["q", "k", "v", "o", "up", "down"]  # layers the adapter sits on, among q k v o up down
@@ -41,6 +42,7 @@ weight_decay: float = 0.0  # decoupled, as in AdamW
 patience: int = 2  # epochs without a better dev accuracy before training stops
 max_length: int = 192  # tokens; of a longer prompt the end is kept
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
+examples: int = 0  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
 
@@ -61,7 +63,7 @@ from gpt2lib.training import Training, evaluate, fit
 # One function writes the prompt, for training, dev and test alike.
 
 # %% tags=["nbval-check-output"]
-data = load_task(task, source or None)
+data = load_task(task, source or None).sample(examples)
 for example in data.train[:2]:
     print(paraphrase_prompt(example) + ["no", "yes"][example.label] + "\n")
 
@@ -90,7 +92,7 @@ body, tokenizer = load_base(base_model)
 encoder = Encoder(task, tokenizer, min(max_length, body.config.n_positions))
 train, dev = encoder(data.train), encoder(data.dev)
 torch.manual_seed(seed)
-spec = method_named(method, rank=rank, alpha=alpha, dropout=dropout, targets=targets)
+spec = method_named(method, body.config, budget, rank=rank, alpha=alpha, dropout=dropout, targets=targets)
 model = prepare(data, body, tokenizer, spec)
 print("tokens of no and yes:", answer_ids(tokenizer), "->", tokenizer.convert_ids_to_tokens(answer_ids(tokenizer)))
 print(spec)
@@ -136,7 +138,7 @@ figures.learning_curve(
 metrics, predictions = evaluate(model, dev)
 classes = [predicted for predicted, _ in predictions]
 print({name: round(value, 3) for name, value in metrics.items()})
-figures.confusion([e.label for e in data.dev], classes, ["no", "yes"])
+figures.confusion([e.label for e in data.dev], classes, data.class_names)
 
 # %% tags=["nbval-check-output"]
 show.check(

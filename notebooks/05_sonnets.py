@@ -26,9 +26,10 @@
 # %% tags=["parameters"]
 task: str = "sonnets"  # the generation task
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 method: str = "lora"  # "last-linear", "full", or an adapter such as "lora"
 rank: int = 8  # the adapter's rank
+budget: int = 0  # instead: about how many parameters the adapter is to train, whatever its kind; 0 takes the rank
 alpha: float = 16.0  # the adapter's scale
 dropout: float = 0.0  # on what enters the adapter
 targets: list = ["q", "k", "v", "o", "up", "down"]  # layers the adapter sits on, among q k v o up down
@@ -42,6 +43,7 @@ temperature: float = 0.9  # of sampling; 0 is greedy
 top_p: float = 0.9  # nucleus sampling
 draws: int = 3  # completions of each prompt that the scores are averaged over
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
+examples: int = 0  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the adapter, the order of the data and the sampling
 out: str = ""  # folder for the results; "" keeps none
 
@@ -63,7 +65,7 @@ from gpt2lib.training import Training, evaluate, fit
 # Of each dev sonnet three lines are given; the rest is what we want.
 
 # %% tags=["nbval-check-output"]
-data = load_task(task, source or None)
+data = load_task(task, source or None).sample(examples)
 given, rest = sonnet_prompt(data.dev[0])
 print(given)
 print("\n".join("    " + line for line in rest.splitlines()))
@@ -85,7 +87,7 @@ body, tokenizer = load_base(base_model)
 encoder = Encoder(task, tokenizer, min(max_length, body.config.n_positions))
 train, dev = encoder(data.train), encoder(data.dev, score_from_prompt=True)
 torch.manual_seed(seed)
-spec = method_named(method, rank=rank, alpha=alpha, dropout=dropout, targets=targets)
+spec = method_named(method, body.config, budget, rank=rank, alpha=alpha, dropout=dropout, targets=targets)
 model = prepare(data, body, tokenizer, spec)
 batch = Batch.of(train[:4])
 with torch.no_grad():

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 task: str = "sst"  # sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 ranks: list = [1, 4, 16]  # ranks to compare
 alpha: float = 16.0  # scale: the update is alpha / rank * B A
 targets: list = ["q", "v"]  # layers the adapter sits on, among q k v o up down

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 task: str = "sst"  # sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 targets: list = ["q", "v"]  # layers that LoRA and KronA sit on, among q k v o up down
 lr_lora: float = 2e-3  # highest learning rate of LoRA
 lr_krona: float = 1e-2  # and of the three forms of KronA
@@ -38,7 +38,7 @@ seed: int = 0  # of the head, the adapter and the order of the data
 import torch
 
 from gpt2lib import figures, lessons, show
-from gpt2lib.adapters import KronA, KronAB
+from gpt2lib.adapters import KronA, KronAB, LoRA, of_size, trained_count
 from gpt2lib.adapters.krona import factor_shapes, kronecker_linear
 from gpt2lib.base import load_base
 from gpt2lib.data import load_task
@@ -94,7 +94,7 @@ for spec in (KronA(targets=tuple(targets)), KronAB(), KronAB(residual=True)):
 config = load_base(base_model)[0].config
 a, b = factor_shapes(config.n_embd, config.n_embd)
 each = a[0] * a[1] + b[0] * b[1]
-counted = lessons.trained_count(KronA(targets=("q", "v")), config), lessons.trained_count(KronAB(residual=True), config)
+counted = trained_count(KronA(targets=("q", "v")), config), trained_count(KronAB(residual=True), config)
 expected = 2 * config.n_layer * each, config.n_layer * (each + 1)
 show.check("a1 a2 + b1 b2 numbers are trained for each layer, one more for a residual", counted == expected, counted)
 
@@ -104,10 +104,10 @@ show.check("a1 a2 + b1 b2 numbers are trained for each layer, one more for a res
 # %%
 body, _ = load_base(base_model)
 krona = KronA(targets=tuple(targets), budget=2 * body.config.n_embd)
-size = lessons.trained_count(krona, body.config)
+size = trained_count(krona, body.config)
 methods = {"KronA": krona, "KronA_B": KronAB(budget=size // body.config.n_layer)}
 methods |= {"KronA_B_res": KronAB(budget=size // body.config.n_layer, residual=True)}
-methods["LoRA"] = lessons.lora_of_size(size, body.config, targets=tuple(targets))
+methods["LoRA"] = of_size(LoRA(targets=tuple(targets)), size, body.config)
 print(methods["LoRA"])
 
 # %%

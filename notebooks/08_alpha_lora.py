@@ -26,7 +26,7 @@
 # %% tags=["parameters"]
 task: str = "sst"  # sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 rank: int = 12  # of alpha-LoRA; LoRA gets the rank that matches its parameters
 targets: list = ["q", "v"]  # layers the adapter sits on, among q k v o up down
 every: int = 4  # steps between two updates of alpha (the authors: 10, in longer training)
@@ -42,7 +42,7 @@ import pandas as pd
 import torch
 
 from gpt2lib import figures, lessons, show
-from gpt2lib.adapters import AlphaLoRA
+from gpt2lib.adapters import AlphaLoRA, LoRA, of_size, trained_count
 from gpt2lib.adapters.alpha_lora import AlphaLoRALinear, AlphaTrace
 from gpt2lib.base import load_base
 from gpt2lib.data import load_task
@@ -68,7 +68,7 @@ lessons.check_properties(AlphaLoRA(rank=4, targets=tuple(targets)), base_model)
 
 # %% tags=["nbval-check-output"]
 config = load_base(base_model)[0].config
-counted = lessons.trained_count(AlphaLoRA(rank=4), config)
+counted = trained_count(AlphaLoRA(rank=4), config)
 expected = 2 * config.n_layer * (4 * 2 * config.n_embd + config.n_embd)
 show.check("LoRA's numbers and one for each row are trained", counted == expected, counted)
 
@@ -83,8 +83,8 @@ show.check("LoRA's numbers and one for each row are trained", counted == expecte
 # %%
 body, _ = load_base(base_model)
 own = AlphaLoRA(rank=rank, targets=tuple(targets), every=every, lr_alpha=lr_alpha)
-size = lessons.trained_count(own, body.config)
-methods = {"alpha-LoRA": own, "LoRA": lessons.lora_of_size(size, body.config, targets=tuple(targets))}
+size = trained_count(own, body.config)
+methods = {"alpha-LoRA": own, "LoRA": of_size(LoRA(targets=tuple(targets)), size, body.config)}
 trace = AlphaTrace(every=1)
 data = load_task(task, source or None, quiet=True)
 settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)

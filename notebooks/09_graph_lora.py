@@ -26,7 +26,7 @@
 # %% tags=["parameters"]
 task: str = "sst"  # sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 rank: int = 4  # of the LoRA inside
 graph_rank: int = 8  # width of the graph's attention
 heads: int = 2  # of it
@@ -41,7 +41,7 @@ seed: int = 0  # of the head, the adapter and the order of the data
 import torch
 
 from gpt2lib import figures, lessons, show
-from gpt2lib.adapters import GraphLoRA, adapter_parameters, attach
+from gpt2lib.adapters import GraphLoRA, LoRA, adapter_parameters, attach, of_size, trained_count
 from gpt2lib.base import load_base
 from gpt2lib.data import load_task
 from gpt2lib.training import Training
@@ -63,7 +63,7 @@ spec = GraphLoRA(rank=rank, graph_rank=graph_rank, heads=heads, top_k=top_k)
 lessons.check_properties(spec, base_model)
 config = load_base(base_model)[0].config
 lora, graph = 2 * rank * 2 * config.n_embd, 2 * config.n_embd * graph_rank + 2 * graph_rank**2 + graph_rank
-counted = lessons.trained_count(spec, config)
+counted = trained_count(spec, config)
 show.check("trained in each block: LoRA's, 2 d g, 2 g^2 and g", counted == config.n_layer * (lora + graph), counted)
 
 
@@ -105,8 +105,8 @@ show.check("in the fully connected graph the first output changes: it has seen t
 
 # %%
 body, tokenizer = load_base(base_model)
-size = lessons.trained_count(spec, body.config)
-methods = {"Graph LoRA": spec, "LoRA": lessons.lora_of_size(size, body.config)}
+size = trained_count(spec, body.config)
+methods = {"Graph LoRA": spec, "LoRA": of_size(LoRA(), size, body.config)}
 print(methods["LoRA"])
 data = load_task(task, source or None, quiet=True)
 settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)

@@ -26,7 +26,7 @@
 # %% tags=["parameters"]
 task: str = "sst"  # sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 rank: int = 2  # of the LoRA on the feed-forward layers
 kan_rank: int = 4  # inputs and outputs of the spline layer
 grid: int = 5  # intervals
@@ -41,7 +41,7 @@ seed: int = 0  # of the head, the adapter and the order of the data
 import torch
 
 from gpt2lib import GPT2Config, figures, lessons, show
-from gpt2lib.adapters import KANLoRA, LoRA
+from gpt2lib.adapters import KANLoRA, LoRA, of_size, trained_count
 from gpt2lib.adapters.kan_lora import bspline_bases
 from gpt2lib.base import load_base
 from gpt2lib.data import load_task
@@ -67,7 +67,7 @@ lessons.check_properties(spec, base_model)
 config = load_base(base_model)[0].config
 lora = 2 * rank * 5 * config.n_embd
 splines = 2 * config.n_embd * kan_rank + kan_rank**2 * (1 + grid + order)
-counted = lessons.trained_count(spec, config)
+counted = trained_count(spec, config)
 show.check(
     "trained in each block: LoRA's, 2 d k and k^2 (1 + G + order)",
     counted == config.n_layer * (lora + splines),
@@ -84,9 +84,9 @@ show.check(
 # %%
 gpt2 = GPT2Config.from_name("gpt2")
 counts = {
-    "LoRA rank 8 on up and down": lessons.trained_count(LoRA(rank=8, targets=("up", "down")), gpt2),
-    "and a spline layer of rank 8": lessons.trained_count(KANLoRA(kan_rank=8), gpt2),
-    "and splines in full size": lessons.trained_count(KANLoRA(full_size=True), gpt2),
+    "LoRA rank 8 on up and down": trained_count(LoRA(rank=8, targets=("up", "down")), gpt2),
+    "and a spline layer of rank 8": trained_count(KANLoRA(kan_rank=8), gpt2),
+    "and splines in full size": trained_count(KANLoRA(full_size=True), gpt2),
 }
 counts | {"GPT-2 small itself": 124_439_808}
 
@@ -105,8 +105,8 @@ show.check(
 
 # %%
 body, _ = load_base(base_model)
-size = lessons.trained_count(spec, body.config)
-methods = {"Hybrid-KAN LoRA": spec, "LoRA": lessons.lora_of_size(size, body.config, targets=("up", "down"))}
+size = trained_count(spec, body.config)
+methods = {"Hybrid-KAN LoRA": spec, "LoRA": of_size(LoRA(targets=("up", "down")), size, body.config)}
 print(methods["LoRA"])
 data = load_task(task, source or None, quiet=True)
 settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 task: str = "sst"  # sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 rank: int = 4  # of LoRA and DoRA
 lr: float = 2e-3  # highest learning rate
 epochs: int = 4  # passes through the training data

@@ -24,7 +24,7 @@
 # %% tags=["parameters"]
 tasks: list = ["sst", "cfimdb", "quora"]  # any of sst, cfimdb, quora, sonnets
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-base_model: str = "toy"  # "toy", a folder in the transformers layout, or a hub name such as "gpt2"
+base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 method: str = "lora"  # an adapter; its settings that are not given here are the defaults
 rank: int = 8  # of the adapter
 targets: list = ["q", "k", "v", "o", "up", "down"]  # layers it sits on
@@ -40,6 +40,7 @@ import pandas as pd
 import torch
 
 from gpt2lib import figures, lessons, show
+from gpt2lib.adapters import trained_count
 from gpt2lib.base import load_base
 from gpt2lib.data import load_task
 from gpt2lib.multitask import labelled_by_task, mixture, prepare_tasks
@@ -105,7 +106,7 @@ rows = {}
 for data in datas:
     models, table = lessons.comparison({"alone": spec}, {"alone": lr}, data, base_model, settings, examples or None)
     metric = "accuracy" if data.classes else "perplexity"
-    one = lessons.trained_count(spec, body.config)
+    one = trained_count(spec, body.config)
     rows[data.name] = {
         "metric": metric,
         "an adapter each": table.loc["alone", metric],

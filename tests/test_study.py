@@ -12,7 +12,9 @@ import jupytext
 import pandas as pd
 import pytest
 
-from gpt2lib.study import Study, plan
+from gpt2lib.engines import Processes
+from gpt2lib.plan import plan
+from gpt2lib.study import Study
 
 # a notebook that writes what a run must write, in a second; `mode` says how it ends
 NOTEBOOK = textwrap.dedent("""
@@ -22,6 +24,7 @@ NOTEBOOK = textwrap.dedent("""
     share: float = 0.5
     names: list = ["a"]
     base: str = ""
+    seed: int = 0
     out: str = ""
 
     # %%
@@ -42,7 +45,8 @@ NOTEBOOK = textwrap.dedent("""
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "model.txt").write_text("weights")
     (folder / "history.csv").write_text("step,accuracy\\n1,0.5\\n")
-    record = {"task": "sst", "method": mode, "base_model": "none", "seed": number, "metrics": {"accuracy": share}, "versions": {}}
+    record = {"task": "sst", "method": mode, "base_model": "none", "seed": seed, "metric": "accuracy", "sign": 1}
+    record |= {"metrics": {"accuracy": share - seed / 100}, "versions": {}}
     (folder / "result.json").write_text(json.dumps(record))
 """)
 
@@ -64,13 +68,13 @@ def study(tmp_path):
 
 
 def run(path, tmp_path, jobs=2):
-    batch = Study(path, tmp_path / "runs", jobs)
-    return batch, batch.run(lambda line: None)
+    batch = Study(path, tmp_path / "runs")
+    return batch, batch.run(Processes(jobs), lambda line: None)
 
 
 GRID = """
 [defaults]
-number = 7
+seed = 7
 [[runs]]
 notebook = "one"
 grid = { mode = ["good", "fine"], share = [0.25, 0.75] }
@@ -82,8 +86,8 @@ def test_a_grid_runs_once_and_is_collected(study, tmp_path):
     batch, errors = run(path, tmp_path)
     assert not errors and len(batch.runs) == 4 and all(map(batch.done, batch.runs))
     table = pd.read_csv(batch.collect(tmp_path / "results"))
-    assert sorted(table["accuracy"]) == [0.25, 0.25, 0.75, 0.75] and set(table["study"]) == {"trial"}
-    assert set(table["seed"]) == {7}
+    assert sorted(table["accuracy"]) == [0.18, 0.18, 0.68, 0.68] and set(table["study"]) == {"trial"}
+    assert set(table["seed"]) == {7} and table["counts"].all()
     history = pd.read_csv(tmp_path / "results" / "trial-history.csv")
     assert set(history["run"]) == set(table["run"])
 
@@ -97,6 +101,25 @@ def test_a_grid_runs_once_and_is_collected(study, tmp_path):
     run(path, tmp_path)
     counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
     assert counts == ["x"] * 4
+
+
+TUNED = """
+[[runs]]
+notebook = "one"
+part = "glue"
+grid = { mode = ["good", "fine"], seed = [0, 1, 2] }
+tune = { share = [0.25, 0.75, 0.5] }
+"""
+
+
+def test_the_first_seed_tries_and_the_others_take_the_best(study, tmp_path):
+    batch, errors = run(study(TUNED), tmp_path)
+    table = pd.read_csv(batch.collect(tmp_path / "results"))
+    assert not errors and len(table) == 2 * (3 + 2) and set(table["part"]) == {"glue"}
+    counted = table[table["counts"]]
+    assert len(counted) == 6 and set(counted["seed"]) == {0, 1, 2}
+    assert set((counted["accuracy"] + counted["seed"] / 100).round(6)) == {0.75}
+    assert len(pd.read_csv(tmp_path / "results" / "trial-history.csv")) == 6  # curves of the runs that count
 
 
 def test_failures_are_named_and_stop_nobody_but_those_who_need_them(study, tmp_path):

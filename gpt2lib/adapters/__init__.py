@@ -17,6 +17,7 @@ from gpt2lib.adapters.kan_lora import KANLoRA
 from gpt2lib.adapters.krona import KronA, KronAB
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.adapters.peft_format import from_peft, to_peft
+from gpt2lib.adapters.size import of_size, trained_count
 
 __all__ = [
     "METHODS",
@@ -35,6 +36,8 @@ __all__ = [
     "from_peft",
     "load",
     "merge",
+    "of_size",
     "save",
     "to_peft",
+    "trained_count",
 ]

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +67,15 @@ class AlphaLoRALinear(LoRALinear):
         weight.copy_(alpha[:, None] * weight.double() + self.delta_weight())
         bias.copy_(alpha * bias.double())
         return self.base
+
+
+def row_alphas(model: GPT2) -> pd.DataFrame:
+    """Every trained row_alpha of a model: columns layer (its name), row, alpha."""
+    layers = {name: m.row_alpha for name, m in model.named_modules() if isinstance(m, AlphaLoRALinear)}
+    tables = [
+        pd.DataFrame({"layer": name, "alpha": alpha.tolist()}).rename_axis("row") for name, alpha in layers.items()
+    ]
+    return pd.concat(tables).reset_index()[["layer", "row", "alpha"]]
 
 
 class AlphaUpdates(Hook):

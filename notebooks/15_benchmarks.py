@@ -28,7 +28,7 @@
 # %% tags=["parameters"]
 task: str = "sst"  # whose text lengths: sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
-tokenizer_name: str = "toy"  # whose tokens: "toy", a folder, or a hub name such as "gpt2"
+tokenizer_name: str = "gpt2-mini"  # whose tokens: a folder, or a hub name such as "gpt2"
 n_layer: int = 2  # of random weights; 12, 12, 768 and 50257 make GPT-2 small
 n_head: int = 4
 n_embd: int = 128
@@ -52,14 +52,13 @@ import pandas as pd
 
 from gpt2lib import GPT2Config, benchmarks, figures, show
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, KronAB, LoRA
-from gpt2lib.base import load_base
 from gpt2lib.data import load_task
 from gpt2lib.encoding import load_tokenizer
 from gpt2lib.record import environment
 from gpt2lib.tasks import Encoder
 
 config = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=vocab_size)
-tokenizer = load_base("toy")[1] if tokenizer_name == "toy" else load_tokenizer(tokenizer_name)
+tokenizer = load_tokenizer(tokenizer_name)
 texts = Encoder(task, tokenizer, 512)(load_task(task, source or None, quiet=True).train)
 lengths = tuple(len(e.ids) for e in texts)
 work = benchmarks.Work(config, lengths, batch_size, steps, rounds, precision)

@@ -1,0 +1,124 @@
+"""Where a study's notebooks run: as processes of this machine, or as tasks of a Ray cluster.
+
+An engine has `jobs`, how many runs it takes at a time, and `start(command, work, lock)`, which returns a job; a job has
+`poll()`, its exit code or None while it runs, and `stop()`.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+
+class Processes:
+    """This machine: one run a core, each with one thread, is the fastest on a CPU; a GPU takes one run at a time."""
+
+    def __init__(self, jobs: int | None = None):
+        import torch
+
+        cores = os.cpu_count() or 1
+        self.jobs = jobs or (1 if torch.cuda.is_available() else max(1, min(8, cores)))
+        self.threads = max(1, cores // self.jobs)
+
+    def start(self, command: list[str], work: Path, lock) -> "Process":
+        """The process inherits the lock, so that a study that was killed cannot be started again while a notebook of it
+        still runs."""
+        return Process(_popen(command, work, os.environ | _threads(self.threads), pass_fds=[lock.fileno()]))
+
+
+class Process:
+    """A job in a process group of its own."""
+
+    def __init__(self, process: subprocess.Popen):
+        self.process, self.poll = process, process.poll
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
+
+
+class Ray:
+    """A Ray cluster whose nodes share the study's folder and the notebooks at the same paths: a GPU a run where there are
+    any, else a core.
+
+    address: of the cluster, such as "auto" or "ray://host:10001"; "" starts Ray on this machine alone. A run whose worker or
+    node is lost is started again elsewhere and goes on from its checkpoint. Raises ValueError without the package ray, or
+    if the cluster cannot be reached.
+    """
+
+    def __init__(self, jobs: int | None = None, address: str = ""):
+        try:
+            import ray
+        except ImportError:
+            raise ValueError("--engine ray needs the package ray: pip install 'gpt2lib[ray]'") from None
+        self.ray = ray
+        try:
+            if not ray.is_initialized():
+                ray.init(address=address or None, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError) as error:
+            raise ValueError(f"no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}") from None
+        resources = ray.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        self.jobs = jobs or max(1, gpus or cores)
+        each = {"num_gpus": 1} if gpus else {"num_cpus": max(1, cores // self.jobs)}
+        self.execute = ray.remote(max_retries=-1, **each)(execute)
+        self.environment = {k: v for k, v in os.environ.items() if k.startswith(("GPT2LIB_", "HF_"))}
+        self.environment |= _threads(each.get("num_cpus", 1))
+
+    def start(self, command: list[str], work: Path, lock) -> "Task":
+        return Task(self.ray, self.execute.remote(command, str(work.resolve()), self.environment))
+
+
+class Task:
+    """A job on the cluster."""
+
+    def __init__(self, ray, reference):
+        self.ray, self.reference = ray, reference
+
+    def poll(self) -> int | None:
+        if not self.ray.wait([self.reference], timeout=0)[0]:
+            return None
+        try:
+            return self.ray.get(self.reference)
+        except self.ray.exceptions.RayError as error:
+            raise OSError(f"the Ray cluster lost a run: {str(error).strip().splitlines()[0]}") from None
+
+    def stop(self) -> None:
+        self.ray.cancel(self.reference, force=True)
+
+
+def execute(command: list[str], work: str, environment: dict[str, str]) -> int:
+    """What a worker does: run the notebook, at most once at a time on the whole cluster; returns its exit code.
+
+    The lock on shared storage lets a second attempt wait for the end of a first one whose worker was lost but whose
+    notebook was not; if that one has finished the run, nothing is left to do.
+    """
+    folder = Path(work)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / "result.json").is_file():
+            return 0
+        (folder / "worker.txt").write_text(str(os.getpid()), encoding="utf-8")
+        process = _popen(
+            command, folder, os.environ | environment, pass_fds=[lock.fileno()], preexec_fn=_die_with_parent
+        )
+        return process.wait()
+
+
+def _popen(command: list[str], work: Path, environment: dict[str, str], **settings) -> subprocess.Popen:
+    environment |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    with (work / "log.txt").open("w", encoding="utf-8") as log:
+        return subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, **settings
+        )
+
+
+def _threads(count: int) -> dict[str, str]:
+    return {name: str(count) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+def _die_with_parent() -> None:
+    """Linux: let the kernel end this process when the worker that started it dies."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG

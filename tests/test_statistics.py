@@ -1,0 +1,69 @@
+"""Intervals cover what they should; paired tests find what is there and not what is not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gpt2lib.statistics import comparisons, half_width, interval, permutation_p
+
+
+def examples_of(name, correct, run=None):
+    """Per-example rows of one run; correct: [examples]"""
+    ids = [f"e{i}" for i in range(len(correct))]
+    return pd.DataFrame({"task": "sst", "name": name, "run": run or name, "id": ids, "correct": correct.astype(bool)})
+
+
+def test_with_one_seed_the_interval_is_that_of_the_share():
+    correct = np.random.default_rng(0).random((1, 1000)) < 0.7
+    low, high = interval(correct.astype(float))
+    assert (high - low) / 2 == pytest.approx(half_width(correct.mean(), 1000), rel=0.08)
+
+
+def test_seeds_that_disagree_widen_it_and_equal_ones_do_not():
+    rng = np.random.default_rng(1)
+    one = (rng.random(400) < 0.7).astype(float)
+    same = interval(np.stack([one, one, one]))
+    apart = interval(np.stack([one, np.ones(400), np.zeros(400)]))
+    alone = interval(one[None])
+    assert same == pytest.approx(alone, abs=0.01)
+    assert apart[1] - apart[0] > 2 * (alone[1] - alone[0])
+
+
+def test_weights_count_tokens():
+    values, weights = np.array([[1.0, 3.0]]), np.array([1.0, 1e9])
+    assert interval(values, weights)[1] == pytest.approx(3.0)
+
+
+def test_the_permutation_test_agrees_with_mcnemar_and_with_no_difference():
+    d = np.concatenate([np.ones(30), -np.ones(12), np.zeros(500)])  # 42 discordant pairs
+    assert permutation_p(d) == pytest.approx(stats.binomtest(30, 42).pvalue, abs=0.005)
+    assert permutation_p(np.zeros(9)) == 1.0
+
+
+def test_a_real_difference_is_found_and_a_copy_is_not():
+    rng = np.random.default_rng(2)
+    base = rng.random(800) < 0.6
+    better = base | (rng.random(800) < 0.3)
+    table = pd.concat([examples_of("lora", base), examples_of("copy", base), examples_of("better", better)])
+    result = comparisons(table).set_index("method")
+    assert result.loc["better", "p_holm"] < 0.01 and result.loc["better", "low"] > 0
+    assert result.loc["better", "difference"] == pytest.approx(100 * (better.mean() - base.mean()))
+    assert result.loc["copy", "p"] == 1 and result.loc["copy", "difference"] == 0
+    assert (result["p_holm"] >= result["p"]).all()
+
+
+def test_under_the_null_p_is_uniform_enough():
+    rng = np.random.default_rng(3)
+    ps = [permutation_p((rng.random(200) < 0.5).astype(float) - (rng.random(200) < 0.5)) for _ in range(60)]
+    assert 0 <= sum(p < 0.05 for p in ps) <= 8
+
+
+def test_sonnets_are_compared_by_nats_a_token():
+    rows = []
+    for name, nats in (("lora", 4.0), ("full", 3.5)):
+        for i in range(12):
+            loss = (nats + 0.1 * (i % 3)) * (90 + i)
+            rows.append(dict(task="sonnets", name=name, run=name, id=str(i), loss=loss, tokens=90 + i))
+    result = comparisons(pd.DataFrame(rows)).iloc[0]
+    assert result["difference"] == pytest.approx(-0.5) and result["p"] < 0.01
