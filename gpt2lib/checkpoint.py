@@ -55,7 +55,11 @@ class Checkpoint:
     def save(self, **state) -> None:
         if self.writes:
             content = state | {"fingerprint": self.fingerprint}
-            write_whole(self.folder / "checkpoint.pt", lambda path: torch.save(content, path))
+            path = self.folder / "checkpoint.pt"
+            try:
+                write_whole(path, lambda partial: torch.save(content, partial))
+            except RuntimeError as error:  # torch's word for a full disk, among others
+                raise OSError(f"{path}: could not be written: {str(error).splitlines()[0]}") from None
 
     def report(self, progress: Progress, loss: float) -> None:
         """What a study shows of a run that is under way."""

@@ -49,7 +49,7 @@ def study(study, runs, results, jobs, engine, address, plan_only, collect_only):
     errors = {}
     if not collect_only:
         errors = batch.run(Ray(jobs, address) if engine == "ray" else Processes(jobs), click.echo)
-    if any(map(batch.done, batch.runs)):
+    if collect_only or any(map(batch.done, batch.runs)):
         click.echo(f"collected into {batch.collect(results)}")
     for name, error in errors.items():
         click.echo(f"failed: {name}: {error}", err=True)
@@ -106,7 +106,10 @@ def main() -> None:
         click.echo("interrupted; the same command goes on from here", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        context = getattr(error, "ctx", None)
+        click.echo(
+            f"gpt2lib: {error.format_message()} (see {context.command_path if context else 'gpt2lib'} --help)", err=True
+        )
         sys.exit(error.exit_code)
     except (ValueError, OSError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lib.config import GPT2Config
-from gpt2lib.whole import write_whole
+from gpt2lib.whole import write_tensors
 
 EMBEDDED = Path(__file__).parent / "weights"  # the models that come with the package, one folder each
 
@@ -112,7 +112,7 @@ def save(model, folder: Path, dtype: torch.dtype) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.config.to_json(folder / "config.json")
     whole = {k: v.contiguous() for k, v in theirs.items()}
-    write_whole(folder / "model.safetensors", lambda partial: save_file(whole, partial, metadata={"format": "pt"}))
+    write_tensors(folder / "model.safetensors", whole)
 
 
 def _read(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, Tensor]]:

@@ -9,14 +9,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate import PartialState
-from safetensors.torch import save_file
 
 from gpt2lib import adapters
 from gpt2lib.checkpoint import Progress
 from gpt2lib.data import TaskData
 from gpt2lib.tasks import write_submission
 from gpt2lib.training import Training, predict, trained_parameters
-from gpt2lib.whole import write_json
+from gpt2lib.whole import write_json, write_tensors
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "sacrebleu", "papermill")
 
@@ -71,7 +70,7 @@ def write_run(
     trained = trained_parameters(model)
     head = {name: p.detach() for name, p in trained.items() if name.startswith("head.") or name == "body.output_weight"}
     if head:
-        save_file(head, folder / "head.safetensors")
+        write_tensors(folder / "head.safetensors", head)
     added = [*adapters.adapter_parameters(model.body).values(), *head.values()]
 
     write_json(

@@ -1,7 +1,6 @@
 """Studies: planned and refused before anything starts; each run whole or not at all; again means nothing."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -218,25 +217,6 @@ def test_the_studies_that_come_with_the_project_can_be_planned():
         assert len(runs) == len({run.name for run in runs})
         tasks = {run.parameters.get("task") for run in runs}
         assert {"sst", "cfimdb", "quora", "sonnets"} <= tasks
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["study", "nowhere.toml"], "there is no study nowhere.toml"),
-        (["report", "--study", "nothing"], "run `gpt2lib study"),
-        (["data", "--source", "/nowhere"], "no folder"),
-        (["data", "--source", "toy", "sstt"], "possible: sst"),
-        (["stduy"], "No such command"),
-        (["study"], "Missing argument"),
-        (["study", "x.toml", "--jobs", "0"], "jobs"),
-    ],
-)
-def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, tmp_path):
-    command = [sys.executable, "-m", "gpt2lib.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ)
-    assert done.returncode == 2 and message in done.stderr
-    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) <= 4  # click adds its usage
 
 
 def test_help_names_the_commands():

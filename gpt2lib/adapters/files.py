@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from gpt2lib.adapters.base import Spec, adapter_parameters, adapter_state, attach, attached_spec, detach
 from gpt2lib.model import GPT2
-from gpt2lib.whole import write_json, write_whole
+from gpt2lib.whole import write_json, write_tensors
 
 
 def save(model: GPT2, folder: str | Path) -> None:
@@ -21,7 +21,7 @@ def save(model: GPT2, folder: str | Path) -> None:
         raise ValueError("there is no adapter to save")
     folder = Path(folder)
     values = {name: p.detach().contiguous() for name, p in adapter_state(model).items()}
-    write_whole(folder / "adapter.safetensors", lambda partial: save_file(values, partial))
+    write_tensors(folder / "adapter.safetensors", values)
     content = {"spec": json.loads(spec.to_json()), "base": base_fingerprint(model)}
     write_json(folder / "adapter.json", content)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lib.adapters.base import TARGETS, attach, attached_spec, detach
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.model import GPT2
-from gpt2lib.whole import write_json, write_whole
+from gpt2lib.whole import write_json, write_tensors
 
 FUSED = "attn.c_attn"
 MODULES = {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
@@ -74,7 +74,7 @@ def to_peft(model: GPT2, folder: str | Path) -> None:
     }
     folder = Path(folder)
     weights = folder / "adapter_model.safetensors"
-    write_whole(weights, lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
+    write_tensors(weights, tensors)
     write_json(folder / "adapter_config.json", config)
 
 

@@ -1,0 +1,115 @@
+"""Bad input to the command line and the library: one line that names what is wrong, and what would be right."""
+
+import sys
+
+import pytest
+import torch
+from conftest import REPOSITORY, random_model
+
+from gpt2lib import GPT2, AdamW, GPT2Config, adapters, cli, pretrain
+from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach, from_peft, load, merge, save, to_peft
+from gpt2lib.base import load_base
+from gpt2lib.data import load_task
+from gpt2lib.generate import generate
+from gpt2lib.optimizer import Muon
+from gpt2lib.tasks import method_named
+from gpt2lib.theory import accuracy
+from gpt2lib.training import Training, fit
+
+STUDY = str(REPOSITORY / "notebooks" / "studies" / "demo.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stduy"], "No such command 'stduy'"),
+        (["study"], "Missing argument 'FILE'"),
+        (["study", "nowhere.toml"], "there is no study nowhere.toml"),
+        (["study", STUDY, "--jobs", "0"], "Invalid value for '--jobs'"),
+        (["study", STUDY, "--jobs", "many"], "'many' is not a valid integer"),
+        (["study", STUDY, "--engine", "slurm"], "'slurm' is not one of 'local', 'ray'"),
+        (["study", STUDY, "--address", "auto"], "--address is for --engine ray"),
+        (["study", STUDY, "--nothing"], "No such option"),
+        (["study", "broken.toml"], "broken.toml"),
+        (["study", STUDY, "--collect", "--runs", "nowhere"], "no run of demo is finished"),
+        (["report", "--study", "nothing"], "run `gpt2lib study"),
+        (["data", "--source", "/nowhere"], "'/nowhere' is no folder"),
+        (["data", "--source", "toy", "sstt"], "no task is called 'sstt'; possible: sst"),
+        (["data", "--source", "toy", "glue/rte"], "there is no toy data for glue/rte"),
+        (["score", "nowhere.parquet", "labels.csv"], "there is no file nowhere.parquet"),
+        (["score", "nowhere.parquet"], "Missing argument 'LABELS'"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.toml").write_text("[[runs]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gpt2lib", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and message in said
+    assert len(said.strip().splitlines()) == 1 and "Traceback" not in said
+
+
+def ids(*rows):
+    return torch.tensor(rows)
+
+
+ROW = ids([1, 2, 3])
+CASES = {
+    "width": (lambda model: GPT2Config(n_embd=30, n_head=4), "n_head=4 does not divide n_embd=30; possible"),
+    "layers": (lambda model: GPT2Config(n_layer=0), "n_layer must be an integer of at least 1"),
+    "dropout": (lambda model: GPT2Config(attn_pdrop=1.0), r"attn_pdrop must be in \[0, 1\)"),
+    "size": (lambda model: GPT2Config.from_name("gpt3"), "no GPT-2 size is called 'gpt3'"),
+    "folder": (lambda model: GPT2.from_pretrained("./nowhere"), "there is no folder"),
+    "base": (lambda model: load_base("untrained:./nowhere"), "there is no folder"),
+    "too long": (lambda model: model(torch.zeros(1, 60, dtype=torch.long)), "60 tokens are more than .*n_positions=48"),
+    "mask": (lambda model: model(ROW, torch.ones(1, 2)), r"attention_mask is \[1, 2\], expected \[1, 3\]"),
+    "empty row": (lambda model: generate(model, ROW, torch.zeros(1, 3)), "at least one real token in every row"),
+    "new tokens": (lambda model: generate(model, ROW, max_new_tokens=-1), "must be at least 0"),
+    "room": (lambda model: generate(model, ROW, max_new_tokens=99), "n_positions"),
+    "temperature": (lambda model: generate(model, ROW, temperature=-1.0), "temperature"),
+    "learning rate": (lambda model: AdamW(model.parameters(), lr=-1), "lr must be a number of at least 0"),
+    "betas": (lambda model: AdamW(model.parameters(), betas=(0.9, 1.0)), r"two numbers in \[0, 1\)"),
+    "muon": (lambda model: Muon([model.ln_f.weight], []), "Muon orthogonalises matrices"),
+    "rank": (lambda model: LoRA(rank=0), "rank must be an integer of at least 1"),
+    "rank above": (lambda model: attach(model, LoRA(rank=33)), "rank=33 is above that of .*possible: 1 to 32"),
+    "targets": (lambda model: LoRA(targets=("q", "x")), "give a tuple of different names among q, k, v, o, up, down"),
+    "no targets": (lambda model: LoRA(targets=()), "targets="),
+    "shape": (lambda model: attach(model, KronA(shape=(5, 5))), "does not divide a layer of shape"),
+    "shape and budget": (lambda model: KronA(shape=(4, 4), budget=9), "not both"),
+    "share": (lambda model: AlphaLoRA(share=1.0), "need lr_alpha > 0 and 0 < share < 1"),
+    "heads": (lambda model: GraphLoRA(graph_rank=8, heads=3), "heads=3 does not divide graph_rank=8"),
+    "threshold": (lambda model: GraphLoRA(top_k=None, threshold=2.0), r"a cosine, in \[-1, 1\]"),
+    "spline rank": (lambda model: attach(model, KANLoRA(kan_rank=33)), "kan_rank=33 is above the width"),
+    "twice": (lambda model: attach(attach(model, LoRA()), LoRA()), "the model already has"),
+    "nothing to merge": (lambda model: merge(model), "there is no adapter to merge"),
+    "no merge": (lambda model: merge(attach(model, GraphLoRA())), "cannot be merged into the weights of"),
+    "nothing to save": (lambda model: save(model, "x"), "there is no adapter to save"),
+    "no adapter": (lambda model: load(model, "nowhere"), "holds no adapter.json"),
+    "not peft's": (lambda model: from_peft(model, "nowhere"), "peft's save_pretrained"),
+    "not for peft": (lambda model: to_peft(attach(model, KronA()), "x"), "peft's format holds a plain LoRA"),
+    "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
+    "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
+    "no data": (lambda model: fit(model, [], []), "fit needs examples: 0 to train on"),
+    "epochs": (lambda model: Training(epochs=0), "epochs must be an integer of at least 1"),
+    "precision": (lambda model: Training(precision="fp8"), "precision must be 'float32' or 'bf16'"),
+    "corpus": (lambda model: pretrain.corpus("nowhere"), "no .txt or .txt.xz file in nowhere"),
+    "no text": (lambda model: pretrain.pack([[]], 0, 8, 1, 0), "there is no text to pack"),
+    "factors": (lambda model: pretrain.count_embeddings({}, 0, 8, 9), "8 tokens have no 9 factors"),
+    "theory": (lambda model: accuracy(1.0, 1.0, 0.0, 1.0, 1.0, 0.0), "gamma"),
+    "adapter's file": (lambda model: adapters.Spec.from_json('{"method": "lorra"}'), "no adapter method is called"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_library_says_what_is_wrong_in_one_line(case, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, message = CASES[case]
+    before = {name: p.clone() for name, p in random_model().named_parameters()}
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
+        call(model)
+    assert "\n" not in str(raised.value)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if name in before)
+    assert not list(tmp_path.iterdir())  # nothing was written
