@@ -27,9 +27,17 @@ def cli():
 @click.option(
     "--address", default="", help="With --engine ray: the cluster's address, or auto [default: start Ray here]."
 )
-@click.option("--plan", "plan_only", is_flag=True, help="List the runs and whether they are done; run nothing.")
+@click.option("--plan", "plan_only", is_flag=True, help="List the runs and what they will cost; run nothing.")
+@click.option(
+    "--tflops",
+    type=click.FloatRange(0, min_open=True),
+    help="With --plan: the speed of matrix products [default: measured here].",
+)
+@click.option(
+    "--rehearse", is_flag=True, help="Two updates of every kind of run, on toy data and random weights of its size."
+)
 @click.option("--collect", "collect_only", is_flag=True, help="Collect what is done; run nothing.")
-def study(study, runs, results, jobs, engine, address, plan_only, collect_only):
+def study(study, runs, results, jobs, engine, address, plan_only, tflops, rehearse, collect_only):
     """Do the runs of a study that are missing, and collect all results.
 
     FILE is a TOML file such as notebooks/studies/demo.toml. A run that was interrupted goes on from its last
@@ -40,11 +48,9 @@ def study(study, runs, results, jobs, engine, address, plan_only, collect_only):
 
     if address and engine != "ray":
         raise click.UsageError("--address is for --engine ray")
-    batch = Study(study, runs)
+    batch = Study(study, runs, rehearse)
     if plan_only:
-        for run in batch.runs:
-            settings = ", ".join(f"{key}={value}" for key, value in run.parameters.items())
-            click.echo(f"{'done   ' if batch.done(run) else 'missing'} {run.name}: {run.notebook.stem}({settings})")
+        _show_plan(batch, tflops)
         return
     errors = {}
     if not collect_only:
@@ -55,6 +61,25 @@ def study(study, runs, results, jobs, engine, address, plan_only, collect_only):
         click.echo(f"failed: {name}: {error}", err=True)
     if errors:
         sys.exit(1)
+
+
+def _show_plan(batch, tflops: float | None) -> None:
+    from gpt2lib.estimate import UTILISATION, estimate, measured_flops
+
+    speed = UTILISATION * (tflops * 1e12 if tflops else measured_flops())
+    hours = 0.0
+    click.echo(f"{'':7} {'hours':>6} {'GB':>5} {'trained':>11}  run: notebook(parameters)")
+    for run in batch.runs:
+        settings = ", ".join(f"{key}={value}" for key, value in run.parameters.items())
+        if run.trials and run.name not in run.trials:
+            settings += f", {run.tuned}=best of {', '.join(f'{value:g}' for value in run.trials.values())}"
+        cost, done = estimate(run), batch.done(run)
+        columns = f"{'?':>6} {'?':>5} {'?':>11}"
+        if cost:
+            columns = f"{cost.flops / speed / 3600:6.2f} {cost.memory / 1e9:5.1f} {cost.trained:11,}"
+            hours += 0 if done else cost.flops / speed / 3600
+        click.echo(f"{'done' if done else 'missing':7} {columns}  {run.name}: {run.notebook.stem}({settings})")
+    click.echo(f"{len(batch.runs)} runs; about {hours:.1f} hours one after the other at {speed / 1e12:.2f} TFLOP/s")
 
 
 @cli.command()

@@ -170,7 +170,8 @@ def _places(folder: Path | None) -> list[Path]:
     if folder is not None:
         return [folder]
     configured = os.environ.get("GPT2LIB_DATA")
-    return [Path(configured)] * bool(configured) + [Path(__file__).resolve().parent.parent / "data"]
+    checkout = Path(__file__).resolve().parent.parent / "data"
+    return [Path(configured), checkout] if configured else [checkout]
 
 
 def read_table(path: Path, table: Table, labelled: bool = True) -> list[Example]:

@@ -18,6 +18,7 @@ import itertools
 import json
 import tomllib
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 KEYS = {"notebook", "name", "part", "parameters", "grid", "tune"}
@@ -76,6 +77,25 @@ def plan(path: str | Path) -> list[Run]:
     return runs
 
 
+def rehearsal(runs: list[Run]) -> list[Run]:
+    """Each different combination of notebook, task, method and base model once, for two updates on toy data and random
+    weights: what would fail after hours on a cluster fails here in minutes. GLUE, which has no toy data, is left out.
+    """
+    short = {"source": "toy", "epochs": 1, "max_steps": 2, "examples": 32, "precision": "float32", "draws": 1}
+    chosen: dict[tuple, Run] = {}
+    for run in runs:
+        known = default_values(notebook_parameters(run.notebook))
+        given = known | run.parameters
+        key = (run.notebook, *(given.get(name) for name in ("task", "method", "base_model")))
+        if "max_steps" not in known or str(given["task"]).startswith("glue/"):
+            continue
+        base = f"untrained:{given['base_model']}"
+        parameters = run.parameters | {k: v for k, v in short.items() if k in known} | {"base_model": base}
+        name = "-".join(str(part).replace("/", "-") for part in key[1:])
+        chosen.setdefault(key, Run(name, run.notebook, parameters))
+    return list(chosen.values())
+
+
 class _Group:
     """One [[runs]] entry of a study's file."""
 
@@ -120,11 +140,12 @@ class _Group:
         # the notebook's defaults belong to it: a run under another default is another run
         everything = [self.content["notebook"], default_values(self.known) | parameters, *(trials or {}).items()]
         digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-        name = "-".join([*(str(value).replace("/", "-") for value in chosen.values()), digest[:6]])
+        name = "-".join([*(str(value).replace("/", "-").replace(":", "-") for value in chosen.values()), digest[:6]])
         name = self.content.get("name", name)
         return Run(name, self.notebook, parameters, self.content.get("part", "main"), tuned, trials or {})
 
 
+@lru_cache
 def notebook_parameters(notebook: Path) -> dict:
     """The parameters of a notebook by name, with their types and defaults as papermill reads them."""
     import papermill

@@ -14,15 +14,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gpt2lib.collect import collect
-from gpt2lib.plan import Run, default_values, notebook_parameters, plan
+from gpt2lib.plan import Run, default_values, notebook_parameters, plan, rehearsal
 
 
 class Study:
     """The runs of one TOML file and the folder they work in; holds a lock, so that no two processes run it at once."""
 
-    def __init__(self, path: str | Path, folder: str | Path = "runs"):
-        self.name = Path(path).stem
-        self.runs = plan(path)
+    def __init__(self, path: str | Path, folder: str | Path = "runs", rehearse: bool = False):
+        """rehearse: two updates of every kind of run instead, see `plan.rehearsal`."""
+        self.name = Path(path).stem + "-rehearsal" * rehearse
+        self.runs = rehearsal(plan(path)) if rehearse else plan(path)
         self.folder = Path(folder) / self.name
 
     def done(self, run: Run | str) -> bool:

@@ -43,6 +43,7 @@ weight_decay: float = 0.0  # decoupled, as in AdamW
 patience: int = 2  # epochs without a better dev accuracy before training stops
 max_length: int = 256  # tokens; of a longer text the end is kept
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
+max_steps: int = 0  # updates after which training stops; 0 does all epochs
 examples: int = 0  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
@@ -141,6 +142,7 @@ settings = Training(
     weight_decay=weight_decay,
     patience=patience,
     precision=precision,
+    max_steps=max_steps or None,
     seed=seed,
 )
 progress = fit(model, train, dev, settings, folder=out or None)

@@ -43,6 +43,7 @@ temperature: float = 0.9  # of sampling; 0 is greedy
 top_p: float = 0.9  # nucleus sampling
 draws: int = 3  # completions of each prompt that the scores are averaged over
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
+max_steps: int = 0  # updates after which training stops; 0 does all epochs
 examples: int = 0  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the adapter, the order of the data and the sampling
 out: str = ""  # folder for the results; "" keeps none
@@ -116,6 +117,7 @@ settings = Training(
     weight_decay=weight_decay,
     patience=patience,
     precision=precision,
+    max_steps=max_steps or None,
     seed=seed,
 )
 progress = fit(model, train, dev, settings, folder=out or None)

@@ -34,6 +34,7 @@ batch_size: int = 16  # examples per update
 lr: float = 2e-3  # highest learning rate
 examples: int = 0  # training examples of each task; 0 takes all
 seed: int = 0  # of the heads, the adapter and the order of the data
+out: str = ""  # folder for the results; "" keeps none
 
 # %%
 import pandas as pd
@@ -41,9 +42,10 @@ import torch
 
 from gpt2lib import figures, lessons, show
 from gpt2lib.adapters import trained_count
-from gpt2lib.base import load_base
+from gpt2lib.base import base_name, load_base
 from gpt2lib.data import load_task
 from gpt2lib.multitask import labelled_by_task, mixture, prepare_tasks
+from gpt2lib.record import write_tables
 from gpt2lib.tasks import Encoder, method_named
 from gpt2lib.training import Training, evaluate, fit
 
@@ -113,7 +115,12 @@ for data in datas:
         "one for all": together[f"{data.name}_{metric}"],
     }
 print(f"{one:,} parameters in one adapter, {len(datas) * one:,} in {len(datas)}")
-pd.DataFrame(rows).T
+table = pd.DataFrame(rows).T.rename_axis("task_name").reset_index()
+table
+
+# %%
+about = {"task": "multitask", "source": datas[0].source, "method": method, "base_model": base_name(base_model)}
+write_tables(out, {"multitask": table}, about | {"seed": seed})
 
 # %% [markdown]
 # ## What we saw, and what it does not show

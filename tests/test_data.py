@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from gpt2lib.data import HASHES, TASKS, load_task
+from gpt2lib.data import HASHES, TASKS, find_file, load_task
 from gpt2lib.glue import GLUE
 
 TABLE = "\tid\tsentence\tsentiment\n0\ta1\tA fine film .\t3\n1\tb2\tA dull one .\t1\n"
@@ -176,3 +176,11 @@ def test_glue_without_files_or_network_says_what_to_put_where(tmp_path, monkeypa
 def test_real_glue(real_data, name, sizes):
     data = load_task(f"glue/{name}")
     assert (len(data.train), len(data.dev)) == sizes
+
+
+def test_without_any_setting_the_checkout_is_looked_in(monkeypatch):
+    monkeypatch.delenv("GPT2LIB_DATA", raising=False)
+    try:
+        assert find_file("quora-dev.csv").is_file()
+    except FileNotFoundError as error:
+        assert "quora-dev.csv is not in" in str(error) and "GPT2LIB_DATA" in str(error)

@@ -11,8 +11,9 @@ import jupytext
 import pandas as pd
 import pytest
 
+from gpt2lib import cli
 from gpt2lib.engines import Processes
-from gpt2lib.plan import plan
+from gpt2lib.plan import plan, rehearsal
 from gpt2lib.study import Study
 
 # a notebook that writes what a run must write, in a second; `mode` says how it ends
@@ -222,3 +223,31 @@ def test_the_studies_that_come_with_the_project_can_be_planned():
 def test_help_names_the_commands():
     done = subprocess.run([sys.executable, "-m", "gpt2lib.cli", "--help"], capture_output=True, text=True, check=True)
     assert all(command in done.stdout for command in ("study", "report", "data"))
+
+
+def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
+    from conftest import REPOSITORY
+
+    from gpt2lib.estimate import estimate
+
+    runs = plan(REPOSITORY / "notebooks" / "studies" / "demo.toml")
+    by_method = {run.parameters["method"]: estimate(run) for run in runs if run.parameters.get("task") == "sst"}
+    full, lora, last = (by_method[name] for name in ("full", "lora", "last-linear"))
+    assert full.trained > 30 * lora.trained > 0 == last.trained
+    assert full.flops > lora.flops > last.flops and full.memory > lora.memory > last.memory
+    arguments = ["gpt2lib", "study", str(REPOSITORY / "notebooks" / "studies" / "demo.toml"), "--plan", "--tflops", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    cli.main()
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(runs) + 2 and "hours" in said[-1]
+
+
+def test_a_rehearsal_has_every_kind_of_run_once():
+    from conftest import REPOSITORY
+
+    runs = plan(REPOSITORY / "notebooks" / "studies" / "paper.toml")
+    short = rehearsal(runs)
+    kinds = {(r.notebook, r.parameters["task"], r.parameters["method"], r.parameters["base_model"]) for r in runs}
+    assert len(short) == len({k for k in kinds if not k[1].startswith("glue/")})
+    assert all(r.parameters["max_steps"] == 2 and r.parameters["source"] == "toy" for r in short)
+    assert all(r.parameters["base_model"].startswith("untrained:gpt2") for r in short)

@@ -1,0 +1,94 @@
+"""What a run will cost, roughly, before it is started: trained parameters, hours, memory."""
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from gpt2lib import pretrained
+from gpt2lib.adapters import Spec, trained_count
+from gpt2lib.base import UNTRAINED
+from gpt2lib.config import SIZES, GPT2Config
+from gpt2lib.data import load_task
+from gpt2lib.heads import LOGITS_AT_ONCE
+from gpt2lib.plan import Run, default_values, notebook_parameters
+from gpt2lib.tasks import FULL, LAST_LINEAR, method_named
+
+TOKENS_PER_WORD = 1.35  # of GPT-2's tokenizer on English
+PROMPT_TOKENS = {"quora": 22}  # of a prompt's own words
+UTILISATION = 0.4  # of the matrix product's speed that training reaches
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """trained: parameters, without the head's. flops: of training and of evaluating. memory: bytes at the peak."""
+
+    trained: int
+    flops: float
+    memory: float
+
+
+def estimate(run: Run) -> Estimate | None:
+    """None for a notebook that trains nothing by these parameters, or a task whose data are not there.
+
+    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained; a
+    frozen body is run once. Early stopping may end a run sooner.
+    """
+    given = default_values(notebook_parameters(run.notebook)) | run.parameters
+    if not {"task", "method", "base_model", "epochs"} <= set(given):
+        return None
+    config, tokens = shape_of(given["base_model"]), tokens_of(given["task"], given["source"])
+    if config is None or tokens is None:
+        return None
+    train, dev, longest = tokens
+    d = config.n_embd
+    body = config.n_layer * (12 * d * d + 13 * d) + d * config.n_positions
+    settings = {k: v for k, v in given.items() if k not in ("method", "budget", "base_model", "task")}
+    method = method_named(given["method"], config, given.get("budget", 0), **settings)
+    trained = trained_count(method, config) if isinstance(method, Spec) else body + d * config.vocab_size
+    trained = 0 if method == LAST_LINEAR else trained
+    output = d * config.vocab_size if given["task"] == "sonnets" else 0  # the layer that only a language model needs
+    each = {LAST_LINEAR: 2 / given["epochs"], FULL: 6}.get(method, 4) * body + 6 * output
+    flops = given["epochs"] * (train * each + dev * 2 * (body + output))
+    longest = min(longest, given.get("max_length", longest), config.n_positions)
+    rows = given.get("batch_size", 16) * longest
+    activations = 0 if method == LAST_LINEAR else rows * config.n_layer * 18 * d * 4
+    logits = 3 * 4 * min(rows * config.vocab_size, LOGITS_AT_ONCE) if output else 0
+    weights = 4 * (body + d * config.vocab_size) + 12 * trained
+    return Estimate(trained, flops, weights + activations + logits)
+
+
+@lru_cache
+def shape_of(base_model: str) -> GPT2Config | None:
+    """None for a model that is not there."""
+    name = base_model.removeprefix(UNTRAINED)
+    try:
+        return SIZES[name] if name in SIZES else GPT2Config.from_json(pretrained.find(name) / "config.json")
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+@lru_cache
+def tokens_of(task: str, source: str) -> tuple[float, float, int] | None:
+    """About how many tokens the task's train and dev parts have, and its longest training example; None without its data."""
+    try:
+        data = load_task(task, source or None, quiet=True)
+    except (FileNotFoundError, ValueError):
+        return None
+    count = lambda e: TOKENS_PER_WORD * len(f"{e.text} {e.pair or ''}".split()) + PROMPT_TOKENS.get(task, 0)  # noqa: E731
+    train, dev = [count(e) for e in data.train], [count(e) for e in data.dev]
+    return sum(train), sum(dev), int(max(train))
+
+
+def measured_flops() -> float:
+    """FLOP/s of a large matrix product on this machine, in the precision that runs here use by default."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 8192 if device == "cuda" else 1024
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+    best = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best

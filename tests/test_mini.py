@@ -1,0 +1,69 @@
+"""gpt2-mini, the base model that comes with the package: it loads everywhere, and knows some English."""
+
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from gpt2lib import GPT2
+from gpt2lib.base import load_base
+from gpt2lib.encoding import Encoded, load_tokenizer
+from gpt2lib.heads import LanguageModel
+from gpt2lib.tasks import answer_ids
+from gpt2lib.training import evaluate
+
+FOLDER = REPOSITORY / "gpt2lib" / "weights" / "gpt2-mini"
+TEXT = (
+    "I was really looking forward to this movie, but the plot made no sense and the acting was terrible. "
+    "If you want to see a good film about the war, watch something else."
+)
+
+
+def perplexity(body, text: str) -> float:
+    tokenizer = load_tokenizer("gpt2-mini")
+    ids = [tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]
+    return evaluate(LanguageModel(body), [Encoded(ids)])[0]["perplexity"]
+
+
+def test_the_folder_is_small_and_whole():
+    names = {path.name for path in FOLDER.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= names
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 40e6
+
+
+def test_transformers_loads_it_and_computes_the_same():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    ours, theirs = GPT2.from_pretrained("gpt2-mini"), AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        assert (ours.logits(ours(ids)) - theirs.eval()(ids).logits).abs().max() < 1e-4
+        written = ours.generate(ids, max_new_tokens=12, temperature=0)
+        again = theirs.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+    assert torch.equal(written, again)
+    assert all(p.dtype == torch.float32 for p in ours.parameters())
+
+
+def test_it_knows_what_an_untrained_one_does_not():
+    scrambled = " ".join(sorted(TEXT.split(), key=lambda word: word[::-1]))
+    mini = GPT2.from_pretrained("gpt2-mini")
+    assert perplexity(mini, TEXT) < 120
+    assert perplexity(mini, scrambled) > 3 * perplexity(mini, TEXT)
+    torch.manual_seed(0)
+    assert perplexity(load_base("untrained:gpt2-mini")[0], TEXT) > 5000
+
+
+def test_its_tokenizer_is_byte_level_and_suits_the_cloze():
+    tokenizer = load_tokenizer("gpt2-mini")
+    for text in (TEXT, "naïve – “quotes”\n\n\ttabs 😀", "no"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    no, yes = answer_ids(tokenizer)
+    assert tokenizer.decode([no]) == "no" and tokenizer.decode([yes]) == "yes"
+    assert tokenizer.eos_token_id == len(tokenizer) - 1
+
+
+@pytest.mark.parametrize("part", ["Recipe", "Limits", "What it writes"])
+def test_its_card_says_what_one_must_know(part):
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"## {part}" in card and "not** OpenAI's GPT-2" in card
+    assert card.count("\n- **") == 20  # continuations, unchosen
