@@ -25,8 +25,12 @@ COLOURS = {
     "graph-lora": _palette[5],
     "kan-lora": _palette[6],
     "krona-b": _palette[7],
+    "krona-b-res": _palette[8],
+    "lora r=4": sns.light_palette(_palette[2], 5)[2],
+    "lora r=16": sns.dark_palette(_palette[2], 5)[2],
     "floor": (0.45, 0.45, 0.45),
 }
+FLOOR_STYLES = {"majority class": "--", "bag of words": ":", "before training": "-."}
 TASK_TITLES = {"sst": "SST (5 classes)", "cfimdb": "CFIMDB", "quora": "Quora pairs", "sonnets": "Sonnets"}
 TASK_TITLES |= {"glue/rte": "RTE", "glue/mrpc": "MRPC", "glue/cola": "CoLA", "glue/sst2": "SST-2"}
 
@@ -305,19 +309,42 @@ def overlap_floors(table: pd.DataFrame) -> Figure:
 
 
 def methods(table: pd.DataFrame) -> Figure:
-    """Dev accuracy (or perplexity) of every method with its 95 % interval, one panel a task; floors are grey."""
+    """Dev accuracy (or perplexity) of every method with its 95 % interval, a panel a task; floors are dashed lines."""
     tasks = list(dict.fromkeys(table["task"]))
-    figure, axes = plt.subplots(1, len(tasks), figsize=(1.9 * len(tasks) + 0.6, 2.6), squeeze=False)
+    names = in_order(table.loc[table["seconds"].notna(), "method"])[::-1]
+    figure, axes = plt.subplots(
+        1, len(tasks), figsize=(1.9 * len(tasks) + 1.2, 0.24 * len(names) + 1.1), sharey=True, squeeze=False
+    )
     for axis, task in zip(axes[0], tasks, strict=True):
-        rows = table[table["task"] == task].reset_index(drop=True)
-        for i, row in rows.iterrows():
-            error = None if np.isnan(row["low"]) else [[row["value"] - row["low"]], [row["high"] - row["value"]]]
-            axis.bar(i, row["value"], yerr=error, color=method_colour(row["method"]), capsize=2, ecolor="0.2")
-        axis.set_xticks(range(len(rows)), rows["method"], rotation=60, ha="right")
-        axis.set_title(TASK_TITLES.get(task, task))
-        axis.set_ylabel(f"dev {rows['metric'][0]}")
-        axis.grid(axis="x", visible=False)
-    return _done(figure)
+        rows = table[table["task"] == task].set_index("method")
+        for i, name in enumerate(names):
+            if name in rows.index:
+                row = rows.loc[name]
+                error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+                axis.errorbar(row["value"], i, xerr=error, fmt="o", color=method_colour(name), capsize=2)
+        for name, style in FLOOR_STYLES.items():
+            if name in rows.index:
+                axis.axvline(rows.loc[name, "value"], color=COLOURS["floor"], linestyle=style, label=name)
+        axis.set_yticks(range(len(names)), names)
+        axis.set(
+            title=TASK_TITLES.get(task, task), xlabel=f"dev {rows['metric'].iloc[0]}", ylim=(-0.6, len(names) - 0.4)
+        )
+    return _done(figure, legend=True)
+
+
+def rates(table: pd.DataFrame) -> Figure:
+    """What each method did at each learning rate that was tried, a panel a task. table: columns task, name, lr, value."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(1.9 * len(tasks) + 0.6, 2.4), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        of_task = table[table["task"] == task]
+        for name in in_order(of_task["name"]):
+            rows = of_task[of_task["name"] == name].sort_values("lr")
+            axis.plot(rows["lr"], rows["value"], marker="o", markersize=3, color=method_colour(name), label=name)
+        axis.set_xscale("log")
+        axis.set(xlabel="learning rate", title=TASK_TITLES.get(task, task))
+    axes[0][0].set_ylabel("dev accuracy")
+    return _done(figure, legend=True)
 
 
 def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -326,7 +353,7 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(tasks), figsize=(1.9 * len(tasks) + 0.6, 2.4), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         metric = "perplexity" if task == "sonnets" else "accuracy"
-        for (method, seed), rows in history[history["task"] == task].groupby(["method", "seed"], sort=False):
+        for (method, seed), rows in history[history["task"] == task].groupby(["name", "seed"], sort=False):
             label = method if seed == history["seed"].min() else None
             axis.plot(rows["epoch"], rows[metric], marker="o", markersize=3, color=method_colour(method), label=label)
         floor = table[(table["task"] == task) & table["method"].isin(["bag of words", "before training"])]
@@ -337,21 +364,27 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure:
 
 
 def cost(table: pd.DataFrame) -> Figure:
-    """Trained parameters, training time and peak memory of every method on every task: three different claims."""
+    """Dev accuracy (or perplexity) against trained parameters, training time and peak memory: three different claims.
+    Grey: the best that can be had for no more than that cost (the Pareto front)."""
     trained = table[table["seconds"].notna()]
     panels = [("trained_params", "trained parameters", 1), ("seconds", "training time (min)", 60)]
     panels.append(("peak_memory_mb", "peak memory (MB)", 1))
-    figure, axes = plt.subplots(1, 3, figsize=(8.2, 2.5))
-    tasks, methods = list(dict.fromkeys(trained["task"])), list(dict.fromkeys(trained["method"]))
-    for axis, (column, label, unit) in zip(axes, panels, strict=True):
-        for i, method in enumerate(methods):
-            values = trained[trained["method"] == method].set_index("task")[column].reindex(tasks) / unit
-            places = np.arange(len(tasks)) + (i - (len(methods) - 1) / 2) * 0.8 / len(methods)
-            axis.bar(places, values, width=0.8 / len(methods), color=method_colour(method), label=method)
-        axis.set_xticks(range(len(tasks)), tasks, rotation=30)
-        axis.set_ylabel(label)
-        axis.grid(axis="x", visible=False)
-    axes[0].set_yscale("log")
+    tasks = list(dict.fromkeys(trained["task"]))
+    figure, axes = plt.subplots(len(tasks), 3, figsize=(7.6, 1.6 * len(tasks) + 0.6), squeeze=False)
+    for line, task in zip(axes, tasks, strict=True):
+        rows = trained[trained["task"] == task]
+        sign = -1 if rows["metric"].iloc[0] == "perplexity" else 1
+        for axis, (column, label, unit) in zip(line, panels, strict=True):
+            ordered = rows.sort_values(column)
+            best = sign * (sign * ordered["value"]).cummax()
+            axis.step(ordered[column] / unit, best, where="post", color=COLOURS["floor"], linewidth=0.8)
+            for row in rows.itertuples():
+                axis.plot(
+                    getattr(row, column) / unit, row.value, "o", color=method_colour(row.method), label=row.method
+                )
+            axis.set(xlabel=label if task == tasks[-1] else "")
+        line[0].set_xscale("log")
+        line[0].set_ylabel(f"{TASK_TITLES.get(task, task)}\n{rows['metric'].iloc[0]}")
     return _done(figure, legend=True)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from gpt2lib import figures, theory
+from gpt2lib import figures, statistics, theory
 from gpt2lib.whole import write_whole
 
 PUBLISHED_SONNET_CHRF = "chrF"  # the metric of published.csv that the sonnet figure marks
@@ -29,7 +29,8 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     if not table_path.is_file():
         raise FileNotFoundError(f"there is no {table_path}; run `gpt2lib study notebooks/studies/{study}.toml` first")
     runs = pd.read_csv(table_path)
-    needed = {"task", "method", "base_model", "seed", "trained_params", "seconds", "peak_memory_mb"}
+    needed = {"task", "method", "name", "part", "counts", "base_model", "seed"}
+    needed |= {"trained_params", "seconds", "peak_memory_mb"}
     if missing := needed - set(runs.columns):
         raise ValueError(f"{table_path}: no column {', '.join(sorted(missing))}; collect the study again")
     history = pd.read_csv(results / f"{study}-history.csv")
@@ -40,19 +41,27 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
 
     folder = figure_folder / study
     folder.mkdir(parents=True, exist_ok=True)
-    methods = summarise(runs, examples)
+    main = runs[(runs["part"] == "main") & (runs["task"] != "pretraining")]
+    counted = main[main["counts"]]
+    examples = examples[examples["run"].isin(counted["run"])]
+    methods = summarise(counted, examples)
     _save(folder, "methods", methods, figures.methods(methods))
-    adapted = history[history["task"] != "pretraining"].sort_values(
-        ["task", "method"],
+    adapted = history[history["run"].isin(counted["run"])].sort_values(
+        ["task", "name"],
         key=lambda column: column.map({n: i for i, n in enumerate([*figures.TASK_TITLES, *figures.COLOURS])}),
     )
     _save(folder, "learning-curves", adapted, figures.learning_curves(adapted, methods))
     _save(folder, "cost", methods, figures.cost(methods), keep_table=False)
+    statistics.comparisons(examples).to_csv(folder / "comparisons.csv", index=False, float_format="%.6g")
+    if not main["counts"].all():
+        tried = main[(main["seed"] == main["seed"].min()) & (main["task"] != "sonnets")]
+        tried = tried[["task", "name", "lr", "accuracy"]].rename(columns={"accuracy": "value"})
+        _save(folder, "rates", tried, figures.rates(tried))
     if (history["task"] == "pretraining").any():
         pretraining = history[history["task"] == "pretraining"].dropna(axis=1, how="all")
         _save(folder, "pretraining", pretraining, figures.pretraining(pretraining))
     if sonnets:
-        scores = sonnet_scores(runs, sonnets)
+        scores = sonnet_scores(counted, sonnets)
         reference = published[published["metric"] == PUBLISHED_SONNET_CHRF]
         _save(folder, "sonnets", scores, figures.sonnet_scores(scores, reference))
 
@@ -82,33 +91,23 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
 
 
 def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """One row for each task and method, means over seeds, with a 95 % interval of the main metric over dev examples.
+    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds and dev
+    examples (`statistics.interval`).
 
-    Accuracies: Wilson's interval, at the number of examples of one dev set. Perplexity: bootstrap over the sonnets.
-    The floors of each task stand as methods of their own: "majority class", "bag of words".
+    The floors of each task stand as methods of their own: "majority class", "bag of words", "before training".
     """
     rows = []
-    for (task, method), group in runs[runs["task"] != "pretraining"].groupby(["task", "method"], sort=False):
-        per_example = examples[(examples["task"] == task) & (examples["method"] == method)]
-        first = group.iloc[0]
-        row = {"task": task, "method": method, "base_model": first["base_model"], "seeds": len(group)}
+    for (task, name), group in runs.groupby(["task", "name"], sort=False):
+        per_example = examples[examples["run"].isin(group["run"])]
+        metric = "perplexity" if task == "sonnets" else "accuracy"
+        low, high = statistics.interval(statistics.scores(per_example), statistics.weights(per_example))
         if task == "sonnets":
-            row |= {"metric": "perplexity", "value": group["perplexity"].mean()}
-            row["low"], row["high"] = bootstrap_perplexity(per_example["loss"], per_example["tokens"])
-        else:
-            row |= {"metric": "accuracy", "value": group["accuracy"].mean(), "macro_f1": group["macro_f1"].mean()}
-            row["low"], row["high"] = wilson(row["value"], len(per_example) // len(group))
-        for column in (
-            "trained_params",
-            "trained_params_head",
-            "seconds",
-            "tokens_per_second",
-            "peak_memory_mb",
-            "steps",
-        ):
-            row[column] = group[column].mean()
-        row |= {"lr": first["lr"], "batch_size": first["batch_size"], "epochs": first["epochs"], "rank": first["rank"]}
-        row["targets"] = first["targets"]
+            low, high = np.exp([low, high])
+        row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
+        row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
+        costs = ("trained_params", "trained_params_head", "seconds", "tokens_per_second", "peak_memory_mb", "steps")
+        row |= {column: group[column].mean() for column in ("macro_f1", *costs) if column in group}
+        row |= {column: group[column].iloc[0] for column in ("lr", "batch_size", "epochs", "rank", "targets")}
         rows.append(row)
     for task, group in runs.groupby("task", sort=False):
         if "bag_of_words_accuracy" in group and group["bag_of_words_accuracy"].notna().any():
@@ -135,7 +134,7 @@ def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
     """The overlap scores and the form of each method's sonnets, and those of the floors below them."""
     columns = ["chrf_whole", "chrf_continuation", "bleu_whole", "bleu_continuation"]
     form = ["lines", "rhyme_rate", "copied_line_rate"]
-    ours = runs[runs["task"] == "sonnets"].groupby("method", sort=False)[columns + form].mean()
+    ours = runs[runs["task"] == "sonnets"].groupby("name", sort=False)[columns + form].mean()
     floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
     ours = ours.loc[figures.in_order(ours.index)]
     return pd.concat([ours, floors]).rename_axis("method").reset_index()
@@ -145,16 +144,6 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share of `count` examples (Wilson 1927)."""
     interval = stats.binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
     return interval.low, interval.high
-
-
-def bootstrap_perplexity(nats: pd.Series, tokens: pd.Series) -> tuple[float, float]:
-    """95 % percentile interval of exp(sum of nats / sum of tokens) over the sonnets."""
-
-    def perplexity(nats, tokens, axis=-1):
-        return np.exp(nats.sum(axis) / tokens.sum(axis))
-
-    done = stats.bootstrap((nats, tokens), perplexity, paired=True, vectorized=True, method="percentile", rng=0)
-    return done.confidence_interval.low, done.confidence_interval.high
 
 
 def _save(folder: Path, name: str, table: pd.DataFrame, figure, keep_table: bool = True) -> None:

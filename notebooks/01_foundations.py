@@ -23,11 +23,11 @@
 # - show that this implementation and transformers' agree, with and without padding, and with a cache,
 # - write AdamW's step by hand.
 #
-# Nothing here needs a download: the small base model is trained on made-up sentences at its first use.
+# Nothing here needs a download: the small base model, `gpt2-mini`, comes with the package.
 
 # %% tags=["parameters"]
 base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
-sentence: str = "the plot is not bad , but the hero is weak ."  # looked at with attention maps
+sentence: str = "The plot is not bad, but the hero is weak."  # looked at with attention maps
 parity_layers: int = 2  # layers of the random models that are compared with transformers
 seed: int = 0
 

@@ -36,9 +36,9 @@ budget: int = 0  # instead: about how many parameters the adapter is to train, w
 alpha: float = 16.0  # the adapter's scale
 dropout: float = 0.0  # on what enters the adapter
 targets: list = ["q", "v"]  # layers the adapter sits on, among q k v o up down
-epochs: int = 6  # passes through the training data, at most
+epochs: int = 3  # passes through the training data, at most
 batch_size: int = 16  # examples per update
-lr: float = 1e-3  # highest learning rate
+lr: float = 5e-4  # highest learning rate
 weight_decay: float = 0.0  # decoupled, as in AdamW
 patience: int = 2  # epochs without a better dev accuracy before training stops
 max_length: int = 256  # tokens; of a longer text the end is kept
@@ -195,7 +195,6 @@ write_run(out, data, model, encoder, progress, settings, metrics | floors, predi
 # 245 reviews 4 to 6. The studies repeat runs before they compare.
 #
 # **Try it.** Run again with `method = "last-linear"` (a larger `lr`, 1e-2, suits it) and `method = "lora"` (3e-3). On toy
-# data "not" turns a judgement round, and the toy base model never learnt what the words are worth: which method can
-# still make up for that?
+# data "not" turns a judgement round: which method learns that? Then set `base_model = "untrained:gpt2-mini"`.
 #
 # **References.** Radford et al. 2019 (GPT-2); Socher et al. 2013 (SST); Kaushik, Hovy and Lipton 2020 (CFIMDB).

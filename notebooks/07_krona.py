@@ -31,7 +31,7 @@ lr_lora: float = 2e-3  # highest learning rate of LoRA
 lr_krona: float = 1e-2  # and of the three forms of KronA
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
-examples: int = 0  # training examples; 0 takes all
+examples: int = 320  # training examples; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 
 # %%

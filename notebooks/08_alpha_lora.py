@@ -34,7 +34,7 @@ lr: float = 2e-3  # highest learning rate of the LoRA parameters
 lr_alpha: float = 2e-2  # constant learning rate of alpha (the authors: 5e-3)
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
-examples: int = 0  # training examples; 0 takes all
+examples: int = 320  # training examples; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 
 # %%

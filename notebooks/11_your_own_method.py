@@ -30,7 +30,7 @@ rank: int = 4  # of LoRA and DoRA
 lr: float = 2e-3  # highest learning rate
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
-examples: int = 0  # training examples; 0 takes all
+examples: int = 320  # training examples; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 
 # %%

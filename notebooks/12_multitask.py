@@ -29,10 +29,10 @@ method: str = "lora"  # an adapter; its settings that are not given here are the
 rank: int = 8  # of the adapter
 targets: list = ["q", "k", "v", "o", "up", "down"]  # layers it sits on
 temperature: float = 2.0  # 1: batches by the tasks' sizes; larger: more evenly
-epochs: int = 3  # passes through the training data, of each task alone or of the mixture
+epochs: int = 2  # passes through the training data, of each task alone or of the mixture
 batch_size: int = 16  # examples per update
 lr: float = 2e-3  # highest learning rate
-examples: int = 0  # training examples of each task; 0 takes all
+examples: int = 240  # training examples of each task; 0 takes all
 seed: int = 0  # of the heads, the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# kept between runs of the tests (and shared by their workers), because the toy base takes half a minute to train
+# kept between runs of the tests, and shared by their workers
 os.environ.setdefault("GPT2LIB_CACHE", str(Path(tempfile.gettempdir()) / f"gpt2lib-tests-{os.getuid()}"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

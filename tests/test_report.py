@@ -67,9 +67,6 @@ def test_missing_tables_and_columns_are_one_clear_error(copy):
 def test_intervals():
     low, high = report.wilson(0.5, 1101)
     assert (low, high) == pytest.approx((0.4705, 0.5295), abs=5e-4)  # "3 points to either side"
-    nats, tokens = pd.Series([10.0, 30.0, 20.0] * 4), pd.Series([5, 10, 8] * 4)
-    low, high = report.bootstrap_perplexity(nats, tokens)
-    assert 1 < low < 2.718281828 ** (60 / 23) < high
 
 
 def test_no_number_is_typed_into_the_results_of_the_report():
