@@ -424,12 +424,15 @@ def in_order(methods) -> list[str]:
 
 def _done(figure: Figure, legend: bool = False) -> Figure:
     """Lay the figure out, with one legend above all panels if asked for."""
-    height = figure.get_size_inches()[1]
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / height) if legend else None)
+    found = {}
     if legend:
-        found = {}
         for axis in figure.axes:
             found |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-        figure.legend(found.values(), found.keys(), loc="upper center", ncol=len(found), frameon=False)
+    width, height = figure.get_size_inches()
+    columns = max(1, int(width / 1.25))
+    lines = -(-len(found) // columns)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.21 * lines / height))
+    if found:
+        figure.legend(found.values(), found.keys(), loc="upper center", ncol=min(columns, len(found)), frameon=False)
     plt.close(figure)  # a notebook shows the figure that a cell returns; left open, it would be shown twice
     return figure

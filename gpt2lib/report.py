@@ -23,7 +23,8 @@ EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp
 def build(study: str, results: Path, figure_folder: Path, source: Path, output: Path) -> Path:
     """Draw the figures of a collected study and compile the PDF; returns its path.
 
-    Raises FileNotFoundError if the study was not collected, and ValueError for a table with a column missing.
+    What other studies and the benchmarks left in `results` is shown, too. Raises FileNotFoundError if the study was not
+    collected, and ValueError for a table with a column missing.
     """
     table_path = results / f"{study}.csv"
     if not table_path.is_file():
@@ -33,17 +34,32 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     needed |= {"trained_params", "seconds", "peak_memory_mb"}
     if missing := needed - set(runs.columns):
         raise ValueError(f"{table_path}: no column {', '.join(sorted(missing))}; collect the study again")
-    history = pd.read_csv(results / f"{study}-history.csv")
-    examples = pd.read_parquet(results / f"{study}-examples.parquet")
-    poems = results / f"{study}-sonnets.json"
-    sonnets = json.loads(poems.read_text(encoding="utf-8")) if poems.is_file() else {}
-    published = pd.read_csv(source.parent / "published.csv")
-
     folder = figure_folder / study
     folder.mkdir(parents=True, exist_ok=True)
+    published = pd.read_csv(source.parent / "published.csv")
+    drawn = _draw_study(runs, study, results, folder, published) | _draw_others(study, results, folder)
+
+    import typst  # only the report needs it
+
+    root = Path(os.path.commonpath([p.resolve() for p in (source, results, folder)]))
+    inputs = {"study": study, "results": _below(results, root), "figures": _below(folder, root)}
+    inputs["drawn"] = ",".join(sorted(drawn))
+    settings = dict(root=str(root), sys_inputs=inputs, ignore_system_fonts=True, timestamp=int(EPOCH.timestamp()))
+    try:
+        write_whole(output, lambda partial: typst.compile(str(source), output=str(partial), **settings))
+    except typst.TypstError as error:
+        raise ValueError(f"{source}: {str(error).strip().splitlines()[0]}") from None
+    return output
+
+
+def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
+    """The study's own tables and figures; returns the names of those that not every study has."""
+    history = pd.read_csv(results / f"{study}-history.csv")
+    examples = pd.read_parquet(results / f"{study}-examples.parquet")
+    drawn = set()
+
     main = runs[(runs["part"] == "main") & (runs["task"] != "pretraining")]
     counted = main[main["counts"]]
-    examples = examples[examples["run"].isin(counted["run"])]
     methods = summarise(counted, examples)
     _save(folder, "methods", methods, figures.methods(methods))
     adapted = history[history["run"].isin(counted["run"])].sort_values(
@@ -52,42 +68,66 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     )
     _save(folder, "learning-curves", adapted, figures.learning_curves(adapted, methods))
     _save(folder, "cost", methods, figures.cost(methods), keep_table=False)
-    statistics.comparisons(examples).to_csv(folder / "comparisons.csv", index=False, float_format="%.6g")
+    of_main = examples[examples["run"].isin(counted["run"])]
+    _save(folder, "comparisons", statistics.comparisons(of_main))
     if not main["counts"].all():
         tried = main[(main["seed"] == main["seed"].min()) & (main["task"] != "sonnets")]
         tried = tried[["task", "name", "lr", "accuracy"]].rename(columns={"accuracy": "value"})
         _save(folder, "rates", tried, figures.rates(tried))
-    if (history["task"] == "pretraining").any():
-        pretraining = history[history["task"] == "pretraining"].dropna(axis=1, how="all")
+        drawn.add("rates")
+    for part in ("glue", "weight decay"):
+        of_part = runs[(runs["part"] == part) & runs["counts"]]
+        if len(of_part):
+            _save(folder, part.replace(" ", "-"), summarise(of_part, examples))
+            drawn.add(part.replace(" ", "-"))
+    table = runs[runs["part"] == "batch and rate"]
+    if len(table):
+        _save(folder, "batch-and-rate", table[["task", "method", "batch_size", "lr", "accuracy"]])
+        drawn.add("batch-and-rate")
+    pretraining = history[history["task"] == "pretraining"].dropna(axis=1, how="all")
+    if len(pretraining):
         _save(folder, "pretraining", pretraining, figures.pretraining(pretraining))
-    if sonnets:
+        drawn.add("pretraining")
+    if (poems := results / f"{study}-sonnets.json").is_file():
+        sonnets = json.loads(poems.read_text(encoding="utf-8"))
         scores = sonnet_scores(counted, sonnets)
         reference = published[published["metric"] == PUBLISHED_SONNET_CHRF]
         _save(folder, "sonnets", scores, figures.sonnet_scores(scores, reference))
+        drawn.add("sonnets")
+    if (path := results / f"{study}-multitask.parquet").is_file():
+        table = pd.read_parquet(path)
+        columns = ["an adapter each", "one for all"]
+        spread = table.groupby(["task_name", "metric"], sort=False)[columns].agg(["mean", "std"])
+        spread.columns = [f"{column} {statistic}" for column, statistic in spread.columns]
+        _save(folder, "multitask", spread.reset_index())
+        drawn.add("multitask")
+    return drawn
 
+
+def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
+    """What comes from elsewhere than the study: the theory, the benchmarks, the other studies on real data."""
+    drawn = set()
     settings = {f"beta = {beta:g}": (beta, 2.0, 1.0) for beta in (-0.5, 0.0, 0.4, 0.7, 0.95)}  # beta, eta, gamma
     lines, points, best = theory.compare(settings, np.linspace(-1, 6, 141), np.array([-1, 0, 0.5, 1, 2, 3, 4.5, 6]))
     _save(folder, "theory", points, figures.accuracy_over_alpha(lines, points, best))
-    speed = results / "benchmarks.csv"
-    if speed.is_file():
-        _save(
-            folder,
-            "waterfall",
-            waterfall := pd.read_csv(results / "waterfall.csv", index_col=0),
-            figures.waterfall(waterfall),
-        )
-
-    import typst  # only the report needs it
-
-    root = Path(os.path.commonpath([p.resolve() for p in (source, results, folder)]))
-    inputs = {"study": study, "results": _below(results, root), "figures": _below(folder, root)}
-    inputs |= {"benchmarks": _below(speed, root)} if speed.is_file() else {}
-    settings = dict(root=str(root), sys_inputs=inputs, ignore_system_fonts=True, timestamp=int(EPOCH.timestamp()))
-    try:
-        write_whole(output, lambda partial: typst.compile(str(source), output=str(partial), **settings))
-    except typst.TypstError as error:
-        raise ValueError(f"{source}: {str(error).strip().splitlines()[0]}") from None
-    return output
+    if study == "demo":  # toy data: real results do not belong beside them
+        return drawn
+    if (results / "benchmarks.csv").is_file():
+        waterfall = pd.read_csv(results / "waterfall.csv", index_col=0)
+        _save(folder, "waterfall", waterfall, figures.waterfall(waterfall))
+        drawn.add("benchmarks")
+    if (results / "pretraining.csv").is_file():
+        drawn.add("base")
+    if (results / "alpha-accuracy.parquet").is_file():
+        accuracy = pd.read_parquet(results / "alpha-accuracy.parquet")
+        _save(folder, "alpha-accuracy", accuracy, figures.small_data(accuracy))
+        rows = pd.read_parquet(results / "alpha-rows.parquet")
+        _save(folder, "alpha-rows", rows, figures.alpha_agreement(rows), keep_table=False)
+        pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
+        gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
+        _save(folder, "alpha-gain", pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}]))
+        drawn.add("alpha")
+    return drawn
 
 
 def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +147,10 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
         row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
         costs = ("trained_params", "trained_params_head", "seconds", "tokens_per_second", "peak_memory_mb", "steps")
         row |= {column: group[column].mean() for column in ("macro_f1", *costs) if column in group}
-        row |= {column: group[column].iloc[0] for column in ("lr", "batch_size", "epochs", "rank", "targets")}
+        row |= {
+            column: group[column].iloc[0]
+            for column in ("lr", "weight_decay", "batch_size", "epochs", "rank", "targets")
+        }
         rows.append(row)
     for task, group in runs.groupby("task", sort=False):
         if "bag_of_words_accuracy" in group and group["bag_of_words_accuracy"].notna().any():
@@ -146,11 +189,12 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def _save(folder: Path, name: str, table: pd.DataFrame, figure, keep_table: bool = True) -> None:
+def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:
     if keep_table:
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+    if figure is not None:
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
 
 
 def _below(path: Path, root: Path) -> str:
