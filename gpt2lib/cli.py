@@ -55,7 +55,7 @@ def study(study, runs, results, jobs, engine, address, plan_only, tflops, rehear
     errors = {}
     if not collect_only:
         errors = batch.run(Ray(jobs, address) if engine == "ray" else Processes(jobs), click.echo)
-    if collect_only or any(map(batch.done, batch.runs)):
+    if not rehearse and (collect_only or any(map(batch.done, batch.runs))):
         click.echo(f"collected into {batch.collect(results)}")
     for name, error in errors.items():
         click.echo(f"failed: {name}: {error}", err=True)
