@@ -16,10 +16,12 @@ def model_card(
     perplexity: dict[str, float],
     continuations: list[tuple[str, str]],
     embeddings: str,
+    sources: str = "",
 ) -> str:
     """Markdown with the header that the Hugging Face hub reads.
 
     shares, perplexity: by part of the corpus. continuations: prompts and what the model wrote after them, unchosen.
+    sources: what the text is and where it comes from, in sentences.
     """
     d, layers = config.n_embd, config.n_layer
     parameters = d * (config.vocab_size + config.n_positions) + layers * (12 * d * d + 13 * d) + 2 * d
@@ -42,7 +44,7 @@ numbers.
 ## What it was trained on
 
 {progress.tokens:,} tokens in packed rows of {config.n_positions}, documents separated by the end-of-text token; every
-hundredth document was held out. Perplexity is per token of this tokenizer, on held-out documents, after training.
+hundredth document was held out. {sources} Perplexity is per token of this tokenizer, on held-out documents, after training.
 
 | part | share of the tokens | held-out perplexity |
 |---|---|---|
@@ -65,7 +67,7 @@ on small machines, and results on it are not results on GPT-2.
 
 ## What it writes
 
-The beginnings of the first held-out documents of each part (bold), continued by sampling (top-p 0.9, temperature 1, one seed).
+The beginnings of the first held-out documents of each part (bold; of those longer than eight tokens), continued by sampling (top-p 0.9, temperature 1, one seed).
 None was chosen or left out.
 
 {written}

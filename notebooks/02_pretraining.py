@@ -27,6 +27,7 @@
 source: str = "toy"  # "toy", a folder with one .txt or .txt.xz file a part, or "" for GPT2LIB_CORPUS
 parts: list = ["reviews", "questions", "poetry"]  # parts of the corpus to train on
 shares: list = [0.4, 0.3, 0.3]  # of the tokens, for each part
+sources: str = "The text is made up."  # what it is and where it comes from, for the model card
 name: str = "toy-brief"  # what the model is called: its folder's name
 vocab_size: int = 512  # entries of the tokenizer, at most (little text has fewer pairs to merge)
 n_layer: int = 2  # blocks
@@ -183,11 +184,13 @@ by_part = {f"perplexity_{part}": evaluate(language_model, dev_rows[part])[0]["pe
 show.check("perplexity fell to less than a fifth", metrics["perplexity"] < untrained["perplexity"] / 5, metrics)
 
 # %% [markdown]
-# What it writes: the first eight tokens of held-out documents, continued.
+# What it writes: the first eight tokens of held-out documents that have more, continued.
 
 # %%
-first = [ids for part in parts for ids in tokenize(held_out[part][:prompts], tokenizer)]
-prompt = torch.tensor([[end, *ids[:8]] for ids in first])
+first = []
+for part in parts:
+    first += [ids[:8] for ids in tokenize(held_out[part], tokenizer) if len(ids) > 8][:prompts]
+prompt = torch.tensor([[end, *ids] for ids in first])
 written = model.eval().generate(
     prompt, max_new_tokens=48, top_p=0.9, eos_token_id=end, generator=torch.Generator().manual_seed(seed)
 )
@@ -214,7 +217,7 @@ show.check("the saved model is the trained one, rounded to half precision", same
 
 # %%
 by_name = {part: by_part[f"perplexity_{part}"] for part in parts}
-about = card.model_card(name, model.config, settings, progress, share, by_name, continuations, embeddings)
+about = card.model_card(name, model.config, settings, progress, share, by_name, continuations, embeddings, sources)
 (folder / "README.md").write_text(about, encoding="utf-8")
 write_pretraining(out, model, progress, settings, metrics | by_part, name, source, continuations)
 
@@ -227,18 +230,6 @@ write_pretraining(out, model, progress, settings, metrics | by_part, name, sourc
 
 # %%
 figures.trials(pd.read_csv(report.FOLDER / "results" / "pretraining-trials.csv"))
-
-# %% [markdown]
-# ## What it is worth
-#
-# `gpt2lib study notebooks/studies/pretraining.toml` trains all parameters of `gpt2-mini`, and of the same architecture from
-# random weights, on real data, by the same settings. Dev accuracy in per cent, beside the floors:
-
-# %%
-runs = pd.read_csv(report.FOLDER / "results" / "pretraining.csv")
-worth = runs.pivot(index="task", columns="base_model", values="accuracy")
-floors = runs.groupby("task")[["bag_of_words_accuracy", "majority_accuracy"]].first()
-(100 * worth.join(floors)).round(1)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

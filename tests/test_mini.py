@@ -38,7 +38,7 @@ def test_transformers_loads_it_and_computes_the_same():
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         assert (ours.logits(ours(ids)) - theirs.eval()(ids).logits).abs().max() < 1e-4
-        written = ours.generate(ids, max_new_tokens=12, temperature=0)
+        written = ours.generate(ids, max_new_tokens=12, temperature=0, eos_token_id=tokenizer.eos_token_id)
         again = theirs.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.eos_token_id)
     assert torch.equal(written, again)
     assert all(p.dtype == torch.float32 for p in ours.parameters())
