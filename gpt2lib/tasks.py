@@ -172,8 +172,8 @@ def write_submission(path: str | Path, task: str, examples: list[Example], predi
 
 def read_submission(path: str | Path) -> pd.DataFrame:
     """A file of predicted classes as `write_submission` wrote it: columns id (text) and label (the class's number)."""
-    table = pd.read_csv(path, dtype=str, skipinitialspace=True)
-    table.columns = ["id", "label"]
+    # the course's header is separated by a tab, its rows by commas
+    table = pd.read_csv(path, dtype=str, skipinitialspace=True, skiprows=1, names=["id", "label"])
     labels = table["label"].astype(int)
     return table.assign(label=labels.replace({token: i for i, token in enumerate(COURSE_ANSWERS)}))
 

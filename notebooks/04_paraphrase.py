@@ -43,7 +43,7 @@ patience: int = 2  # epochs without a better dev accuracy before training stops
 max_length: int = 192  # tokens; of a longer prompt the end is kept
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
 max_steps: int = 0  # updates after which training stops; 0 does all epochs
-examples: int = 480  # training examples, drawn once and for all; 0 takes all
+examples: int = 0  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
 

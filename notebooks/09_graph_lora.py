@@ -74,6 +74,7 @@ show.check("trained in each block: LoRA's, 2 d g, 2 g^2 and g", counted == confi
 # asked to predict, and padding beside. The literal form is here under its name, `fully_connected=True`, switched off by
 # default: change the last token of a text, and see where the outputs change.
 
+
 # %%
 def first_output_that_changes(spec):
     """Position of the first output that is moved by another last token, of 12."""

@@ -45,7 +45,6 @@ from gpt2lib.adapters.lora import LoRALinear
 from gpt2lib.data import load_task
 from gpt2lib.training import Training
 
-
 # %% [markdown]
 # ## DoRA in twenty lines
 #
@@ -56,6 +55,7 @@ from gpt2lib.training import Training
 #
 # The norm is taken as a constant in the backward pass (its section 4.3). A specification is a frozen dataclass whose
 # class statement names the method; a layer says what it computes, and, if it can be merged, into what.
+
 
 # %%
 @dataclass(frozen=True)

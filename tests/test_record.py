@@ -12,7 +12,7 @@ from gpt2lib import adapters, pretrain
 from gpt2lib.adapters import LoRA
 from gpt2lib.data import TASKS, load_task, read_sonnets
 from gpt2lib.record import write_run
-from gpt2lib.tasks import Encoder, prepare, sonnet_prompt
+from gpt2lib.tasks import Encoder, prepare, read_submission, sonnet_prompt
 from gpt2lib.training import Training, evaluate, fit
 
 
@@ -51,6 +51,9 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
         assert examples["correct"].mean() == pytest.approx(metrics["accuracy"])
         rows = (out / "test-predictions.csv").read_text().splitlines()[1:]
         assert [row.split(", ")[0] for row in rows] == [e.id for e in data.test]  # test examples have no labels
+        read = read_submission(out / "dev-predictions.csv")
+        assert read["id"].tolist() == [e.id for e in data.dev]
+        assert read["label"].tolist() == [predicted for predicted, _ in predictions]  # the course's numbers undone
         assert len((out / "dev-predictions.csv").read_text().splitlines()) == 1 + len(data.dev)
 
     if isinstance(method, LoRA):  # the saved adapter and head are the trained model
