@@ -320,7 +320,7 @@ def methods(table: pd.DataFrame) -> Figure:
         for i, name in enumerate(names):
             if name in rows.index:
                 row = rows.loc[name]
-                error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+                error = np.maximum(0, [[row["value"] - row["low"]], [row["high"] - row["value"]]])
                 axis.errorbar(row["value"], i, xerr=error, fmt="o", color=method_colour(name), capsize=2)
         for name, style in FLOOR_STYLES.items():
             if name in rows.index:

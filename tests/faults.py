@@ -46,7 +46,7 @@ NOTEBOOK = textwrap.dedent("""
     data = load_task("sst", "toy").sample(320)
     model = prepare(data, body, tokenizer, AlphaLoRA(rank=2, every=3))
     encoder = Encoder("sst", tokenizer, 64)
-    settings = Training(epochs=40, batch_size=16, eval_every=100, seed=seed)
+    settings = Training(epochs=20, batch_size=16, eval_every=100, seed=seed)
 
     # %%
     progress = fit(model, encoder(data.train), encoder(data.dev), settings, folder=out, checkpoint_seconds=0.2)
