@@ -174,11 +174,11 @@ def test_a_killed_study_goes_on_and_two_at_once_are_refused(study, tmp_path):
     deadline = time.monotonic() + 60
     while not begun.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert second.returncode == 2 and "in use by another process" in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(240) == 130
     assert not (tmp_path / "runs" / "trial" / "slow").exists()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
