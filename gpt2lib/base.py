@@ -7,9 +7,7 @@ from gpt2lib.config import SIZES, GPT2Config
 from gpt2lib.encoding import load_tokenizer
 from gpt2lib.model import GPT2
 
-UNTRAINED = (
-    "untrained:"  # before a name: its shape and tokenizer, with random weights, to see what pretraining is worth
-)
+UNTRAINED = "untrained:"  # before a name: its shape and tokenizer, with random weights
 
 
 def load_base(name: str):

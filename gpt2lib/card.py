@@ -23,8 +23,6 @@ def model_card(
     shares, perplexity: by part of the corpus. continuations: prompts and what the model wrote after them, unchosen.
     sources: what the text is and where it comes from, in sentences.
     """
-    d, layers = config.n_embd, config.n_layer
-    parameters = d * (config.vocab_size + config.n_positions) + layers * (12 * d * d + 13 * d) + 2 * d
     rows = "\n".join(f"| {part} | {100 * shares[part]:.0f} % | {perplexity[part]:.1f} |" for part in shares)
     written = "\n".join(f"- **{_line(prompt)}**{_line(text)}" for prompt, text in continuations)
     return f"""---
@@ -35,7 +33,7 @@ language: en
 
 # {name}
 
-A GPT-2 architecture of {parameters:,} parameters ({layers} blocks, width {d}, {config.n_head} heads, context
+A GPT-2 architecture of {config.parameters:,} parameters ({config.n_layer} blocks, width {config.n_embd}, {config.n_head} heads, context
 {config.n_positions}, output layer tied to the token embedding) with a byte-level BPE tokenizer of its own
 ({config.vocab_size:,} entries, the last one `<|endoftext|>`). It is **not** OpenAI's GPT-2 and knows far less.
 Both `gpt2lib.GPT2.from_pretrained` and `transformers.AutoModelForCausalLM.from_pretrained` load it. The file holds half-precision

@@ -36,6 +36,12 @@ class GPT2Config:
             check_dropout(name, getattr(self, name))
 
     @property
+    def parameters(self) -> int:
+        """How many parameters a GPT-2 of this shape has; the output layer adds none."""
+        d = self.n_embd
+        return d * (self.vocab_size + self.n_positions) + self.n_layer * (12 * d * d + 13 * d) + 2 * d
+
+    @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
 

@@ -1,6 +1,5 @@
 """What a run will cost, roughly, before it is started: trained parameters, hours, memory."""
 
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,6 +8,7 @@ import torch
 from gpt2lib import pretrained
 from gpt2lib.adapters import Spec, trained_count
 from gpt2lib.base import UNTRAINED
+from gpt2lib.benchmarks.work import matmul_peak
 from gpt2lib.config import SIZES, GPT2Config
 from gpt2lib.data import load_task
 from gpt2lib.heads import LOGITS_AT_ONCE
@@ -43,10 +43,10 @@ def estimate(run: Run) -> Estimate | None:
         return None
     train, dev, longest = tokens
     d = config.n_embd
-    body = config.n_layer * (12 * d * d + 13 * d) + d * config.n_positions
+    body = config.parameters - d * config.vocab_size  # all but the token embedding, which is only looked up
     settings = {k: v for k, v in given.items() if k not in ("method", "budget", "base_model", "task")}
     method = method_named(given["method"], config, given.get("budget", 0), **settings)
-    trained = trained_count(method, config) if isinstance(method, Spec) else body + d * config.vocab_size
+    trained = trained_count(method, config) if isinstance(method, Spec) else config.parameters
     trained = 0 if method == LAST_LINEAR else trained
     output = d * config.vocab_size if given["task"] == "sonnets" else 0  # the layer that only a language model needs
     each = {LAST_LINEAR: 2 / given["epochs"], FULL: 6}.get(method, 4) * body + 6 * output
@@ -55,7 +55,7 @@ def estimate(run: Run) -> Estimate | None:
     rows = given.get("batch_size", 16) * longest
     activations = 0 if method == LAST_LINEAR else rows * config.n_layer * 18 * d * 4
     logits = 3 * 4 * min(rows * config.vocab_size, LOGITS_AT_ONCE) if output else 0
-    weights = 4 * (body + d * config.vocab_size) + 12 * trained
+    weights = 4 * config.parameters + 12 * trained
     return Estimate(trained, flops, weights + activations + logits)
 
 
@@ -83,12 +83,6 @@ def tokens_of(task: str, source: str) -> tuple[float, float, int] | None:
 
 def measured_flops() -> float:
     """FLOP/s of a large matrix product on this machine, in the precision that runs here use by default."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 8192 if device == "cuda" else 1024
-    a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
-    best = float("inf")
-    for _ in range(4):
-        began = time.perf_counter()
-        (a @ a)[0, 0].item()
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
+    if torch.cuda.is_available():
+        return matmul_peak(torch.device("cuda"), torch.bfloat16, (8192,))
+    return matmul_peak(torch.device("cpu"), torch.float32, (1024,))

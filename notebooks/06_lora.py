@@ -146,7 +146,7 @@ show.check_close("through peft's folder and back: the same outputs", again, expe
 #
 # Attaching costs nothing, merging leaves nothing behind, and the trained parameters are a small share of all. Whether
 # few of them are *enough* depends on the base: the more it knows already, the less has to move. One seed on one task of
-# made-up sentences is no ranking; the report has three seeds on real data.
+# made-up sentences is no ranking.
 #
 # **Exercise 1.** How many parameters does `LoRA(rank=8, targets=("q", "v"))` train in `gpt2` (12 blocks of width 768)?
 #

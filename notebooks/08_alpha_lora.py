@@ -43,7 +43,7 @@ import torch
 
 from gpt2lib import figures, lessons, show
 from gpt2lib.adapters import AlphaLoRA, LoRA, of_size, trained_count
-from gpt2lib.adapters.alpha_lora import AlphaLoRALinear, AlphaTrace
+from gpt2lib.adapters.alpha_lora import AlphaTrace, row_alphas
 from gpt2lib.base import load_base
 from gpt2lib.data import load_task
 from gpt2lib.training import Training
@@ -103,8 +103,7 @@ show.check("both have the same number of parameters, within 5 %", 0.95 < ratio <
 # ## What alpha did
 
 # %%
-layers = dict(models["alpha-LoRA"].body.named_modules())
-alphas = {n: m.row_alpha.detach().numpy() for n, m in layers.items() if isinstance(m, AlphaLoRALinear)}
+alphas = {name: alpha.detach().numpy() for name, alpha in row_alphas(models["alpha-LoRA"].body).items()}
 figures.row_alphas(alphas, pd.DataFrame(trace.rows))
 
 # %% tags=["nbval-check-output"]

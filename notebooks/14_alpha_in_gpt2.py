@@ -82,7 +82,8 @@ for size in sizes:
     )
     accuracies += [{"examples": size, "method": name} | row for name, row in table.to_dict("index").items()]
     traces.append(pd.DataFrame(trace.rows).assign(examples=size))
-    rows.append(row_alphas(models["alpha-lora"].body).assign(examples=size))
+    for layer, alpha in row_alphas(models["alpha-lora"].body).items():
+        rows.append(pd.DataFrame({"examples": size, "layer": layer, "row": range(len(alpha)), "alpha": alpha.tolist()}))
 accuracy, trace, rows = pd.DataFrame(accuracies), pd.concat(traces), pd.concat(rows)
 accuracy.round(3)
 

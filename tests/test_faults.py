@@ -48,7 +48,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_run(tmp_path):
     assert left == "['config.json']", left  # no part of a weight file, no part of a checkpoint
 
 
-def test_a_truncated_checkpoint_is_named(study, tmp_path):  # noqa: F811
+def test_a_truncated_checkpoint_is_named(tmp_path):
     from conftest import random_model
 
     from gpt2lib.encoding import Encoded

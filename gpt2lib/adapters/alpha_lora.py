@@ -3,7 +3,6 @@
 import random
 from dataclasses import dataclass
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -69,13 +68,9 @@ class AlphaLoRALinear(LoRALinear):
         return self.base
 
 
-def row_alphas(model: GPT2) -> pd.DataFrame:
-    """Every trained row_alpha of a model: columns layer (its name), row, alpha."""
-    layers = {name: m.row_alpha for name, m in model.named_modules() if isinstance(m, AlphaLoRALinear)}
-    tables = [
-        pd.DataFrame({"layer": name, "alpha": alpha.tolist()}).rename_axis("row") for name, alpha in layers.items()
-    ]
-    return pd.concat(tables).reset_index()[["layer", "row", "alpha"]]
+def row_alphas(model: GPT2) -> dict[str, nn.Parameter]:
+    """The row_alpha of every layer that has one, by the layer's name: [d_out] each."""
+    return {name: m.row_alpha for name, m in model.named_modules() if isinstance(m, AlphaLoRALinear)}
 
 
 class AlphaUpdates(Hook):
@@ -83,7 +78,7 @@ class AlphaUpdates(Hook):
 
     def __init__(self, model: GPT2, spec: AlphaLoRA, examples: list):
         self.spec, self.examples = spec, examples
-        self.alphas = [m.row_alpha for m in model.modules() if isinstance(m, AlphaLoRALinear)]
+        self.alphas = list(row_alphas(model).values())
         self.optimizer = AdamW(self.alphas, lr=spec.lr_alpha, betas=(0.9, 0.99))
 
     def parameters(self) -> list[nn.Parameter]:
@@ -113,11 +108,10 @@ class AlphaTrace(Hook):
 
     def before_step(self, run) -> None:
         if run.progress.step % self.every == 0:
-            for name, layer in run.model.body.named_modules():
-                if isinstance(layer, AlphaLoRALinear):
-                    std, mean = torch.std_mean(layer.row_alpha.detach())
-                    row = {"step": run.progress.step, "layer": name, "mean": mean.item(), "std": std.item()}
-                    self.rows.append(row)
+            for name, alpha in row_alphas(run.model.body).items():
+                std, mean = torch.std_mean(alpha.detach())
+                row = {"step": run.progress.step, "layer": name, "mean": mean.item(), "std": std.item()}
+                self.rows.append(row)
 
     def state_dict(self) -> dict:
         return {"rows": self.rows}

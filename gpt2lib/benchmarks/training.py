@@ -11,7 +11,7 @@ import torch
 
 from gpt2lib.adapters import LoRA, Spec, attach
 from gpt2lib.attention import rows_at
-from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, row, wait
+from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, matmul_peak, row, wait
 from gpt2lib.encoding import Batch, Encoded
 from gpt2lib.heads import Classifier, LinearHead
 from gpt2lib.model import GPT2
@@ -188,11 +188,7 @@ def growth(work: Work, sizes: tuple[int, ...]) -> pd.DataFrame:
 
 def utilisation(work: Work) -> dict[str, float]:
     """Model FLOPs of full and LoRA training a second, and their share of the fastest matrix product measured here."""
-    dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
-    peak = 0.0
-    for n in (1024, 2048, 4096):
-        a, b = (torch.randn(n, n, device=work.device, dtype=dtype) for _ in range(2))
-        peak = max(peak, 2 * n**3 / in_turns({"matmul": lambda a=a, b=b: a @ b}, 9)["matmul"].min())
+    peak = matmul_peak(work.device, torch.bfloat16 if work.precision == "bf16" else torch.float32)
     matrices = 12 * work.config.n_layer * work.config.n_embd**2
     found = {"peak": peak}
     # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): floating-point operations a token

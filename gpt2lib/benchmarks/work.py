@@ -88,6 +88,15 @@ def row(quantity: str, seconds: pd.DataFrame, ours: str, peer: str, per: float =
     }
 
 
+def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (1024, 2048, 4096)) -> float:
+    """FLOP/s of the fastest product of two square matrices."""
+    peak = 0.0
+    for n in sizes:
+        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+        peak = max(peak, 2 * n**3 / in_turns({"matmul": lambda a=a, b=b: a @ b}, 9)["matmul"].min())
+    return peak
+
+
 def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
