@@ -18,7 +18,8 @@ class Processes:
     def __init__(self, jobs: int | None = None):
         import torch
 
-        cores = os.cpu_count() or 1
+        # what a cluster's scheduler or taskset left to us, where the system can say so
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.jobs = jobs or (1 if torch.cuda.is_available() else max(1, min(8, cores)))
         self.threads = max(1, cores // self.jobs)
 

@@ -38,10 +38,12 @@ def estimate(run: Run) -> Estimate | None:
     given = default_values(notebook_parameters(run.notebook)) | run.parameters
     if not {"task", "method", "base_model", "epochs"} <= set(given):
         return None
-    config, tokens = shape_of(given["base_model"]), tokens_of(given["task"], given["source"])
-    if config is None or tokens is None:
+    config = shape_of(given["base_model"])
+    data = config and lengths_of(given["task"], given["source"], given.get("examples", 0))
+    if not data:
         return None
-    train, dev, longest = tokens
+    most = min(given.get("max_length", config.n_positions), config.n_positions)
+    train, dev, test = (sum(min(length, most) for length in lengths) for lengths in data)
     d = config.n_embd
     body = config.parameters - d * config.vocab_size  # all but the token embedding, which is only looked up
     settings = {k: v for k, v in given.items() if k not in ("method", "budget", "base_model", "task")}
@@ -50,9 +52,8 @@ def estimate(run: Run) -> Estimate | None:
     trained = 0 if method == LAST_LINEAR else trained
     output = d * config.vocab_size if given["task"] == "sonnets" else 0  # the layer that only a language model needs
     each = {LAST_LINEAR: 2 / given["epochs"], FULL: 6}.get(method, 4) * body + 6 * output
-    flops = given["epochs"] * (train * each + dev * 2 * (body + output))
-    longest = min(longest, given.get("max_length", longest), config.n_positions)
-    rows = given.get("batch_size", 16) * longest
+    flops = given["epochs"] * (train * each + dev * 2 * (body + output)) + (dev + test) * 2 * (body + output)
+    rows = given.get("batch_size", 16) * min(max(data[0]), most)
     activations = 0 if method == LAST_LINEAR else rows * config.n_layer * 18 * d * 4
     logits = 3 * 4 * min(rows * config.vocab_size, LOGITS_AT_ONCE) if output else 0
     weights = 4 * config.parameters + 12 * trained
@@ -70,15 +71,14 @@ def shape_of(base_model: str) -> GPT2Config | None:
 
 
 @lru_cache
-def tokens_of(task: str, source: str) -> tuple[float, float, int] | None:
-    """About how many tokens the task's train and dev parts have, and its longest training example; None without its data."""
+def lengths_of(task: str, source: str, examples: int) -> tuple[list[float], list[float], list[float]] | None:
+    """About how many tokens each text of the task's train, dev and test parts has; None without its data."""
     try:
-        data = load_task(task, source or None, quiet=True)
+        data = load_task(task, source or None, quiet=True).sample(examples)
     except (FileNotFoundError, ValueError):
         return None
     count = lambda e: TOKENS_PER_WORD * len(f"{e.text} {e.pair or ''}".split()) + PROMPT_TOKENS.get(task, 0)  # noqa: E731
-    train, dev = [count(e) for e in data.train], [count(e) for e in data.dev]
-    return sum(train), sum(dev), int(max(train))
+    return tuple([count(e) for e in part] for part in (data.train, data.dev, data.test))
 
 
 def measured_flops() -> float:

@@ -9,7 +9,8 @@ A study is a TOML file:
     part = "glue"                   # optional, where the report shows these runs; "main" without it
     [runs.parameters]               # the same for all runs of this group; "run:base/x" is the path of x in run "base"
     [runs.grid]                     # lists: one run for each combination
-    [runs.tune]                     # one list, such as lr: the first seed tries each, the other seeds take the best on dev
+    [runs.tune]                     # one list, such as lr: the first seed tries each, the other seeds take the best on dev;
+                                    # or a task, such as lr = "sst": take what the same method's trials there chose
 """
 
 import ast
@@ -22,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 KEYS = {"notebook", "name", "part", "parameters", "grid", "tune"}
+SAME = ("method", "base_model", "rank", "budget")  # what runs share that may take their value from each other's trials
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
 
 
@@ -62,7 +64,7 @@ def plan(path: str | Path) -> list[Run]:
     defaults, runs, used = study.get("defaults", {}), [], set()
     for number, content in enumerate(study.get("runs", []), start=1):
         group = _Group(content, defaults, path.parent.parent, f"{path}, group {number}")
-        runs += group.runs()
+        runs += group.runs(runs)
         used |= set(defaults) & set(group.known)
     if unused := set(defaults) - used:
         raise ValueError(f"{path}: no notebook of this study has the parameter {sorted(unused)}")
@@ -110,21 +112,25 @@ class _Group:
         self.shared = {key: value for key, value in defaults.items() if key in self.known}
         self.shared |= content.get("parameters", {})
         self.grid, self.tune = content.get("grid", {}), content.get("tune", {})
-        for table, lists in (("grid", self.grid), ("tune", self.tune)):
+        self.elsewhere = next((task for task in self.tune.values() if isinstance(task, str)), "")
+        for table, lists in (("grid", self.grid), ("tune", {} if self.elsewhere else self.tune)):
             if empty := [key for key, values in lists.items() if not isinstance(values, list) or not values]:
                 raise ValueError(f"{where}: {table}.{empty[0]} must be a list that is not empty")
-        if self.tune and (len(self.tune) > 1 or list(self.grid)[-1:] != ["seed"]):
+        if len(self.tune) > 1 or (self.tune and not self.elsewhere and list(self.grid)[-1:] != ["seed"]):
             raise ValueError(
                 f"{where}: tune takes one parameter, and the last entry of the grid must be seed: its first value tries "
                 "every value of that parameter, the others take the best"
             )
 
-    def runs(self) -> list[Run]:
+    def runs(self, earlier: list[Run]) -> list[Run]:
         combinations = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
         if not self.tune:
             return [self.run(chosen) for chosen in combinations]
         runs, trials = [], {}
         ((tuned, candidates),) = self.tune.items()
+        if self.elsewhere:
+            of = [(chosen, self.trials_elsewhere(earlier, tuned, chosen)) for chosen in combinations]
+            return [self.run(chosen, tuned=tuned, trials=trials) for chosen, trials in of]
         for chosen in combinations:
             if chosen["seed"] == self.grid["seed"][0]:
                 tried = [self.run(chosen | {tuned: candidate}) for candidate in candidates]
@@ -133,6 +139,21 @@ class _Group:
             else:  # seed varies fastest: the trials are those of the same combination
                 runs.append(self.run(chosen, tuned=tuned, trials=trials))
         return runs
+
+    def trials_elsewhere(self, earlier: list[Run], tuned: str, chosen: dict) -> dict:
+        """The trials of an earlier group on another task that had the same method, base model and size."""
+
+        def key(parameters: dict) -> list:
+            return [parameters.get(name) for name in ("task", *SAME)]
+
+        wanted = key(self.shared | chosen | {"task": self.elsewhere})
+        for run in earlier:
+            if run.tuned == tuned and key(run.parameters) == wanted:
+                return run.trials
+        raise ValueError(
+            f"{self.where}: tune.{tuned} = {self.elsewhere!r}, but no earlier group tries values of {tuned} on that task "
+            f"with the same {', '.join(SAME)} as {chosen}"
+        )
 
     def run(self, chosen: dict, tuned: str = "", trials: dict | None = None) -> Run:
         parameters = self.shared | chosen

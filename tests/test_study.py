@@ -20,6 +20,8 @@ from gpt2lib.study import Study
 NOTEBOOK = textwrap.dedent("""
     # %% tags=["parameters"]
     mode: str = "good"
+    task: str = "sst"
+    method: str = "lora"
     number: int = 1
     share: float = 0.5
     names: list = ["a"]
@@ -120,6 +122,29 @@ def test_the_first_seed_tries_and_the_others_take_the_best(study, tmp_path):
     assert len(counted) == 6 and set(counted["seed"]) == {0, 1, 2}
     assert set((counted["accuracy"] + counted["seed"] / 100).round(6)) == {0.75}
     assert len(pd.read_csv(tmp_path / "results" / "trial-history.csv")) == 6  # curves of the runs that count
+
+
+ELSEWHERE = """
+[[runs]]
+notebook = "one"
+grid = { method = ["lora", "full"], seed = [0, 1] }
+tune = { share = [0.25, 0.75] }
+[[runs]]
+notebook = "one"
+grid = { task = ["quora"], method = ["full"], seed = [0, 1] }
+tune = { share = "sst" }
+"""
+
+
+def test_a_rate_may_come_from_the_trials_on_another_task(study, tmp_path):
+    with pytest.raises(ValueError, match="no earlier group tries values of share on that task"):
+        plan(study(ELSEWHERE.replace('"sst"', '"cfimdb"')))
+    path = study(ELSEWHERE.replace("[[runs]]", '[[runs]]\nparameters = { task = "sst" }', 1))
+    trials = [run for run in plan(path) if run.parameters["method"] == "full" and run.name in run.trials]
+    batch, errors = run(path, tmp_path)
+    assert not errors and len(batch.runs) == 6 + 2
+    assert all(run.needs == {trial.name for trial in trials} for run in batch.runs[-2:])
+    assert [batch.parameters(run)["share"] for run in batch.runs[-2:]] == [0.75, 0.75]
 
 
 def test_failures_are_named_and_stop_nobody_but_those_who_need_them(study, tmp_path):
