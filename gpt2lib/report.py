@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from gpt2lib import figures, statistics, theory
 from gpt2lib.whole import write_whole
@@ -37,6 +36,7 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     folder = figure_folder / study
     folder.mkdir(parents=True, exist_ok=True)
     published = pd.read_csv(source.parent / "published.csv")
+    _save(folder, "published", statistics.of_published(published))
     drawn = _draw_study(runs, study, results, folder, published) | _draw_others(study, results, folder)
 
     import typst  # only the report needs it
@@ -157,7 +157,7 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
             count = (examples["run"] == group.iloc[0]["run"]).sum()
             for method, column in (("majority class", "majority_accuracy"), ("bag of words", "bag_of_words_accuracy")):
                 value = group.iloc[0][column]
-                low, high = wilson(value, count)
+                low, high = statistics.wilson(value, count)
                 row = {"task": task, "method": method, "base_model": "", "metric": "accuracy", "value": value}
                 row |= {"low": low, "high": high, "trained_params": 0.0}
                 if method == "bag of words":
@@ -181,12 +181,6 @@ def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
     floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
     ours = ours.loc[figures.in_order(ours.index)]
     return pd.concat([ours, floors]).rename_axis("method").reset_index()
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share of `count` examples (Wilson 1927)."""
-    interval = stats.binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
-    return interval.low, interval.high
 
 
 def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:

@@ -88,10 +88,43 @@ def paired_interval(differences: np.ndarray) -> tuple[float, float, float]:
     return mean, float(low), float(high)
 
 
-def half_width(share: float, count: int) -> float:
-    """Half of Wilson's 95 % interval of a share of `count` examples."""
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` examples (Wilson 1927)."""
     found = stats.binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
-    return (found.high - found.low) / 2
+    return found.low, found.high
+
+
+def of_published(published: pd.DataFrame) -> pd.DataFrame:
+    """Published accuracies on sets of known size (columns task, split, value, count), with Wilson's interval and each one's
+    distance from the best on the same set.
+
+    behind: in points, with Newcombe's 95 % interval and a two-sided p, Holm-corrected within the set (score test of two
+    independent shares: which answers were right is not published, and a paired test would be sharper).
+    """
+    from statsmodels.stats.multitest import multipletests
+    from statsmodels.stats.proportion import confint_proportions_2indep, test_proportions_2indep
+
+    rows = []
+    known = published[(published["metric"] == "accuracy") & published["count"].notna()]
+    for _, group in known.groupby(["task", "split"], sort=False):
+        best, n = group["value"].max(), int(group["count"].iloc[0])
+        of_set = []
+        for index, value in group["value"].items():
+            low, high = wilson(value, n)
+            row = {"index": index, "low": low, "high": high, "behind": 100 * (best - value)}
+            pair = round(best * n), n, round(value * n), n
+            row |= dict(zip(("behind_low", "behind_high"), confint_proportions_2indep(*pair), strict=True))
+            test = test_proportions_2indep(*pair, method="score", correction=False)
+            row["p"] = test.pvalue if value < best else np.nan
+            of_set.append(row)
+        tested = [row for row in of_set if row["p"] == row["p"]]
+        if tested:
+            for row, p in zip(tested, multipletests([row["p"] for row in tested], method="holm")[1], strict=True):
+                row["p_holm"] = p
+        rows += of_set
+    found = pd.DataFrame(rows).set_index("index")
+    found[["behind_low", "behind_high"]] *= 100
+    return published.join(found)
 
 
 def _classes(examples: pd.DataFrame) -> bool:

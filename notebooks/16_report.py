@@ -57,10 +57,10 @@ runs[["task", "name", "base_model", "source", "trained_params", "accuracy", "per
 rng = np.random.default_rng(seed)
 truth, count = 0.4, 1101
 drawn = rng.binomial(count, truth, 2000) / count
-intervals = [report.wilson(share, count) for share in drawn]
+intervals = [statistics.wilson(share, count) for share in drawn]
 covered = np.mean([low <= truth <= high for low, high in intervals])
 show.check("Wilson's interval covers the truth 93 to 97 times in 100", 0.93 < covered < 0.97, covered)
-low, high = report.wilson(0.5, 1101)
+low, high = statistics.wilson(0.5, 1101)
 show.check("with 1,101 sentences it reaches 3 points to either side", round(50 * (high - low)) == 3, (low, high))
 
 # %% [markdown]
@@ -154,7 +154,7 @@ show.check("the PDF is built twice to the same bytes", pdfs[0] == pdfs[1] and pd
 
 # %% tags=["nbval-check-output"]
 answer = 9604  # yours: 1.96^2 / 4 / 0.01^2
-low, high = report.wilson(0.5, answer)
+low, high = statistics.wilson(0.5, answer)
 show.check("exercise: about 9,600", abs((high - low) / 2 - 0.01) < 1e-4, (high - low) / 2)
 
 # %% [markdown]

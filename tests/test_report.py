@@ -64,11 +64,6 @@ def test_missing_tables_and_columns_are_one_clear_error(copy):
     assert not (copy / "out.pdf").exists()
 
 
-def test_intervals():
-    low, high = report.wilson(0.5, 1101)
-    assert (low, high) == pytest.approx((0.4705, 0.5295), abs=5e-4)  # "3 points to either side"
-
-
 def test_no_number_is_typed_into_the_results_of_the_report():
     """Numbers with a decimal point occur in the source only as lengths, sizes and arXiv numbers."""
     import re

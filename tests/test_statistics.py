@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gpt2lib.statistics import comparisons, half_width, interval, permutation_p
+from gpt2lib.statistics import comparisons, interval, of_published, permutation_p, wilson
 
 
 def examples_of(name, correct, run=None):
@@ -17,7 +17,7 @@ def examples_of(name, correct, run=None):
 def test_with_one_seed_the_interval_is_that_of_the_share():
     correct = np.random.default_rng(0).random((1, 1000)) < 0.7
     low, high = interval(correct.astype(float))
-    assert (high - low) / 2 == pytest.approx(half_width(correct.mean(), 1000), rel=0.08)
+    assert (low, high) == pytest.approx(wilson(correct.mean(), 1000), abs=0.004)
 
 
 def test_seeds_that_disagree_widen_it_and_equal_ones_do_not():
@@ -67,3 +67,18 @@ def test_sonnets_are_compared_by_nats_a_token():
             rows.append(dict(task="sonnets", name=name, run=name, id=str(i), loss=loss, tokens=90 + i))
     result = comparisons(pd.DataFrame(rows)).iloc[0]
     assert result["difference"] == pytest.approx(-0.5) and result["p"] < 0.01
+
+
+def test_a_share_of_1101_is_known_to_three_points():
+    assert wilson(0.5, 1101) == pytest.approx((0.4705, 0.5295), abs=5e-4)
+
+
+def test_published_accuracies_are_measured_from_the_best_on_the_same_set():
+    of = {"task": "sst", "split": "dev", "metric": "accuracy", "count": 1101}
+    other = {"task": "sonnets", "split": "dev", "metric": "chrF", "count": float("nan"), "value": 27.0}
+    table = of_published(pd.DataFrame([of | {"value": value} for value in (0.514, 0.513, 0.40)] + [other]))
+    assert table["behind"].tolist()[:3] == pytest.approx([0, 0.1, 11.4])
+    assert pd.isna(table["p_holm"][0]) and table["p_holm"][1] > 0.9 and table["p_holm"][2] < 1e-5
+    exact = stats.chi2_contingency([[566, 535], [440, 661]], correction=False).pvalue  # the same score test
+    assert table["p"][2] == pytest.approx(exact, rel=0.01)
+    assert table["behind_low"][2] < 11.4 < table["behind_high"][2] and pd.isna(table["low"][3])
