@@ -250,21 +250,19 @@ def alpha_agreement(rows: pd.DataFrame) -> Figure:
     short = rows["layer"].str.removeprefix("blocks.").str.replace(".attn", "").str.replace(".mlp", "")
     rows = rows.assign(layer=short, task=rows["task"].map(lambda task: TASK_TITLES.get(task, task)))
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.8))
-    sns.boxplot(rows, x="layer", y="alpha", hue="task", ax=left, fliersize=1, linewidth=0.7)
+    sns.boxplot(rows, x="layer", y="alpha", hue="task", ax=left, fliersize=1, linewidth=0.7, legend=False)
     left.axhline(1, color=COLOURS["floor"], linestyle="--")
     left.set(xlabel="block and layer", ylabel="alpha of its rows")
-    left.legend(title="")
     agreement = []
     for (task, layer), group in rows.groupby(["task", "layer"], sort=False):
         by_seed = group.pivot(index="row", columns="seed", values="alpha").corr().to_numpy()
         pairs = by_seed[np.triu_indices(len(by_seed), 1)]
         agreement += [{"task": task, "layer": layer, "correlation": value} for value in pairs]
     if agreement:
-        sns.stripplot(
-            pd.DataFrame(agreement), x="layer", y="correlation", hue="task", ax=right, dodge=True, legend=False
-        )
+        sns.stripplot(pd.DataFrame(agreement), x="layer", y="correlation", hue="task", ax=right, dodge=True)
+        right.legend(title="")
     right.axhline(0, color=COLOURS["floor"], linestyle="--")
-    right.set(xlabel="block and layer", ylabel="correlation of two seeds' alphas", ylim=(-0.3, 1))
+    right.set(xlabel="block and layer", ylabel="correlation of two seeds' alphas", ylim=(-0.4, 1))
     return _done(figure)
 
 

@@ -117,7 +117,8 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         _save(folder, "waterfall", waterfall, figures.waterfall(waterfall))
         drawn.add("benchmarks")
     if (results / "pretraining.csv").is_file():
-        drawn.add("base")
+        _save(folder, "worth", worth(pd.read_csv(results / "pretraining.csv")))
+        drawn.add("worth")
     if (results / "alpha-accuracy.parquet").is_file():
         accuracy = pd.read_parquet(results / "alpha-accuracy.parquet")
         _save(folder, "alpha-accuracy", accuracy, figures.small_data(accuracy))
@@ -128,6 +129,23 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         _save(folder, "alpha-gain", pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}]))
         drawn.add("alpha")
     return drawn
+
+
+def worth(runs: pd.DataFrame) -> pd.DataFrame:
+    """What pretraining is worth: one row for each task and base model, by the learning rate that was best on dev."""
+    best = runs.loc[runs.groupby(["task", "base_model"])["accuracy"].idxmax()]
+    columns = [
+        "task",
+        "base_model",
+        "base_params",
+        "lr",
+        "epochs",
+        "accuracy",
+        "bag_of_words_accuracy",
+        "majority_accuracy",
+    ]
+    order = {name: i for i, name in enumerate(figures.TASK_TITLES)}
+    return best[columns].sort_values("task", key=lambda column: column.map(order), kind="stable", ignore_index=True)
 
 
 def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:

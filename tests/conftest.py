@@ -1,7 +1,8 @@
-"""Shared fixtures: a tiny random GPT-2 and toy data. A cache of its own, so that a test never sees a user's files."""
+"""Shared fixtures: a tiny random GPT-2, toy data, and a study of a small notebook. A cache of its own, so that a test never sees a user's files."""
 
 import os
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,67 @@ def real_data() -> None:
     folder = os.environ.get("GPT2LIB_DATA")
     if not folder or not (Path(folder) / "ids-sst-train.csv").is_file():
         pytest.skip("needs the course's data files; set GPT2LIB_DATA to their folder")
+
+
+# a notebook that writes what a run must write, in a second; `mode` says how it ends
+NOTEBOOK = textwrap.dedent("""
+    # %% tags=["parameters"]
+    mode: str = "good"
+    task: str = "sst"
+    method: str = "lora"
+    number: int = 1
+    share: float = 0.5
+    names: list = ["a"]
+    base: str = ""
+    seed: int = 0
+    out: str = ""
+
+    # %%
+    import json, pathlib, sys, time
+    folder = pathlib.Path(out)
+    with (folder / "count.txt").open("a") as file:  # how often it was begun
+        file.write("x")
+    if mode == "bad":
+        raise ValueError("this run was meant to fail")
+    if mode == "exit":
+        sys.exit(0)
+    if mode == "slow" and len((folder / "count.txt").read_text()) == 1:
+        time.sleep(600)
+    if base:
+        assert (pathlib.Path(base) / "model.txt").read_text() == "weights"
+
+    # %%
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "model.txt").write_text("weights")
+    (folder / "history.csv").write_text("step,accuracy\\n1,0.5\\n")
+    record = {"task": "sst", "method": mode, "base_model": "none", "seed": seed, "metric": "accuracy", "sign": 1}
+    record |= {"metrics": {"accuracy": share - seed / 100}, "versions": {}}
+    (folder / "result.json").write_text(json.dumps(record))
+""")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Writes a study's TOML beside its one notebook and returns its path."""
+    import jupytext
+
+    (tmp_path / "notebooks" / "studies").mkdir(parents=True)
+    notebook = jupytext.reads(NOTEBOOK, "py:percent")
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    jupytext.write(notebook, tmp_path / "notebooks" / "one.ipynb")
+
+    def write(content):
+        path = tmp_path / "notebooks" / "studies" / "trial.toml"
+        path.write_text(content)
+        return path
+
+    return write
+
+
+def run(path, tmp_path, jobs=2):
+    """Run the study of that file; the study, and its errors by run."""
+    from gpt2lib.engines import Processes
+    from gpt2lib.study import Study
+
+    batch = Study(path, tmp_path / "runs")
+    return batch, batch.run(Processes(jobs), lambda line: None)

@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-from test_study import run, study  # noqa: F401  (a fixture)
 
 from gpt2lib.study import Study
 
@@ -35,7 +34,7 @@ grid = { number = [1, 2] }
 """
 
 
-def test_a_killed_worker_loses_no_run_and_doubles_none(study, tmp_path, cluster):  # noqa: F811
+def test_a_killed_worker_loses_no_run_and_doubles_none(study, tmp_path, cluster):
     from gpt2lib.engines import Ray
 
     batch = Study(study(RUNS), tmp_path / "runs")

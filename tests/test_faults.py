@@ -1,15 +1,12 @@
 """What can go wrong around a study ends in one clear line, and leaves nothing half-written."""
 
-import os
 import random
-import shutil
 import subprocess
 import sys
 import textwrap
 
 import pytest
 from faults import attack
-from test_study import run, study  # noqa: F401  (a fixture)
 
 from gpt2lib import GPT2
 from gpt2lib.data import HASHES, find_file
@@ -82,13 +79,3 @@ def test_a_download_with_another_hash_is_refused(tmp_path, monkeypatch):
     name = next(name for name in HASHES if HASHES[name] is not None)
     with pytest.raises(ValueError, match="the download is not the course's file"):
         find_file(name)
-
-
-def test_a_deleted_run_folder_is_done_again_and_no_other(study, tmp_path):  # noqa: F811
-    batch, _ = run(study('[[runs]]\nnotebook = "one"\ngrid = { number = [1, 2] }\n'), tmp_path)
-    gone, kept = (batch.folder / r.name for r in batch.runs)
-    shutil.rmtree(gone)
-    before = os.stat(kept / "result.json").st_mtime_ns
-    batch, errors = run(tmp_path / "notebooks" / "studies" / "trial.toml", tmp_path)
-    assert not errors and (gone / "count.txt").read_text() == "x"
-    assert os.stat(kept / "result.json").st_mtime_ns == before

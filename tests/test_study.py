@@ -4,75 +4,14 @@ import json
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
-import jupytext
 import pandas as pd
 import pytest
+from conftest import run
 
 from gpt2lib import cli
-from gpt2lib.engines import Processes
 from gpt2lib.plan import plan, rehearsal
-from gpt2lib.study import Study
-
-# a notebook that writes what a run must write, in a second; `mode` says how it ends
-NOTEBOOK = textwrap.dedent("""
-    # %% tags=["parameters"]
-    mode: str = "good"
-    task: str = "sst"
-    method: str = "lora"
-    number: int = 1
-    share: float = 0.5
-    names: list = ["a"]
-    base: str = ""
-    seed: int = 0
-    out: str = ""
-
-    # %%
-    import json, pathlib, sys, time
-    folder = pathlib.Path(out)
-    with (folder / "count.txt").open("a") as file:  # how often it was begun
-        file.write("x")
-    if mode == "bad":
-        raise ValueError("this run was meant to fail")
-    if mode == "exit":
-        sys.exit(0)
-    if mode == "slow" and len((folder / "count.txt").read_text()) == 1:
-        time.sleep(600)
-    if base:
-        assert (pathlib.Path(base) / "model.txt").read_text() == "weights"
-
-    # %%
-    (folder / "model").mkdir(exist_ok=True)
-    (folder / "model" / "model.txt").write_text("weights")
-    (folder / "history.csv").write_text("step,accuracy\\n1,0.5\\n")
-    record = {"task": "sst", "method": mode, "base_model": "none", "seed": seed, "metric": "accuracy", "sign": 1}
-    record |= {"metrics": {"accuracy": share - seed / 100}, "versions": {}}
-    (folder / "result.json").write_text(json.dumps(record))
-""")
-
-
-@pytest.fixture
-def study(tmp_path):
-    """Writes a study's TOML beside its one notebook and returns its path."""
-    (tmp_path / "notebooks" / "studies").mkdir(parents=True)
-    notebook = jupytext.reads(NOTEBOOK, "py:percent")
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    jupytext.write(notebook, tmp_path / "notebooks" / "one.ipynb")
-
-    def write(content):
-        path = tmp_path / "notebooks" / "studies" / "trial.toml"
-        path.write_text(content)
-        return path
-
-    return write
-
-
-def run(path, tmp_path, jobs=2):
-    batch = Study(path, tmp_path / "runs")
-    return batch, batch.run(Processes(jobs), lambda line: None)
-
 
 GRID = """
 [defaults]
