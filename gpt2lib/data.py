@@ -16,6 +16,7 @@ from gpt2lib.encoding import cache_folder
 from gpt2lib.example import Example
 
 COURSE = "https://raw.githubusercontent.com/cfifty/public_cs224n_gpt/main/data/"
+TOY_SHARES = {"toy": 1.0, "toy-few": 0.02}  # of the toy data, by the name of the source
 PROMPT_LINES = 3  # of a sonnet, given; the other eleven are to be written
 
 # the course's own files, with the sha256 that a download must have; None: not in its repository in a known version
@@ -89,17 +90,17 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
     """Find, read and check the data of "sst", "cfimdb", "quora", "sonnets", or "glue/rte", "glue/mrpc", "glue/cola",
     "glue/sst2", and print how much there is.
 
-    source: a folder in the course's layout, or "toy" for small made-up data (of the first four); without it
-    GPT2LIB_DATA, then data/ in the checkout, then a download. GLUE lies under glue/ there; its test part is empty, for
+    source: a folder in the course's layout, or "toy" for small made-up data (of the first four; "toy-few" for a
+    handful of it, to try whether something runs); without it GPT2LIB_DATA, then data/ in the checkout, then a download. GLUE lies under glue/ there; its test part is empty, for
     its labels are not public. Raises ValueError for an unknown task or a malformed file (with its line), and
     FileNotFoundError that says what to put where.
     """
     if name not in (*TASKS, *glue.GLUE):
         raise ValueError(f"no task is called {name!r}; possible: {', '.join((*TASKS, *glue.GLUE))}")
-    if source == "toy" and name in glue.GLUE:
+    if source in TOY_SHARES and name in glue.GLUE:
         raise ValueError(f"there is no toy data for {name}; toy data is made for {', '.join(TASKS)}")
-    if source == "toy":
-        source_name, folder = "toy", toy.write(cache_folder() / f"toy-{toy.VERSION}")
+    if source in TOY_SHARES:
+        source_name, folder = "toy", toy.write(cache_folder() / f"{source}-{toy.VERSION}", TOY_SHARES[source])
     else:
         source_name, folder = "real", Path(source) if source else None
         if folder is not None and not folder.is_dir():

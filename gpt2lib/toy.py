@@ -6,6 +6,7 @@ and not the number of words in common, and the verses rhyme ABAB CDCD EFEF GG. T
 
 import csv
 import hashlib
+import math
 import os
 import random
 import shutil
@@ -142,8 +143,11 @@ def corpus(seed: int, documents: int) -> dict[str, list[str]]:
     }
 
 
-def write(folder: Path) -> Path:
-    """Write the files of all four tasks, once, and return the folder; it appears only when it is whole."""
+def write(folder: Path, share: float = 1.0) -> Path:
+    """Write the files of all four tasks, once, and return the folder; it appears only when it is whole.
+
+    share: of the usual number of examples.
+    """
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -151,19 +155,20 @@ def write(folder: Path) -> Path:
     partial.mkdir(exist_ok=True)
     for part in PARTS:
         labelled = part != "test-student"
-        rows = _rows("sst", part, 1200, lambda rng: sentiment(rng, 5))
+        rows = _rows("sst", part, 1200 * share, lambda rng: sentiment(rng, 5))
         _table(partial / f"ids-sst-{part}.csv", ["sentence", "sentiment"], rows, labelled)
-        rows = _rows("cfimdb", part, 480, lambda rng: sentiment(rng, 2))
+        rows = _rows("cfimdb", part, 480 * share, lambda rng: sentiment(rng, 2))
         _table(partial / f"ids-cfimdb-{part}.csv", ["sentence", "sentiment"], rows, labelled)
-        rows = [(*pair, float(same)) for *pair, same in _rows("quora", part, 800, question_pair)]
+        rows = [(*pair, float(same)) for *pair, same in _rows("quora", part, 800 * share, question_pair)]
         _table(partial / f"quora-{part}.csv", ["sentence1", "sentence2", "is_duplicate"], rows, labelled)
     rng = random.Random("sonnets")
     sonnets = [sonnet(rng) for _ in range(60)]
     prompts = ["\n".join(poem.splitlines()[:3]) for poem in sonnets]
-    _sonnets(partial / "sonnets.txt", sonnets, range(48))
-    _sonnets(partial / "TRUE_sonnets_held_out_dev.txt", sonnets, range(48, 54))
-    _sonnets(partial / "sonnets_held_out_dev.txt", prompts, range(48, 54))
-    _sonnets(partial / "sonnets_held_out.txt", prompts, range(54, 60))
+    few = math.ceil(6 * share)
+    _sonnets(partial / "sonnets.txt", sonnets, range(8 * few))
+    _sonnets(partial / "TRUE_sonnets_held_out_dev.txt", sonnets, range(48, 48 + few))
+    _sonnets(partial / "sonnets_held_out_dev.txt", prompts, range(48, 48 + few))
+    _sonnets(partial / "sonnets_held_out.txt", prompts, range(54, 54 + few))
     try:
         os.rename(partial, folder)
     except OSError:  # another process was first; its files are the same
@@ -171,10 +176,10 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def _rows(task: str, part: str, train_size: int, make) -> list[tuple]:
+def _rows(task: str, part: str, train_size: float, make) -> list[tuple]:
     """Rows of one part. What is written falls to one part by its hash, so no text of dev or test occurs in train."""
     rng = random.Random(f"{task}/{part}")
-    size, low, high = round(train_size * PARTS[part][0]), *PARTS[part][1:]
+    size, low, high = math.ceil(train_size * PARTS[part][0]), *PARTS[part][1:]
     rows = []
     while len(rows) < size:
         *texts, label = make(rng)
