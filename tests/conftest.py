@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny random GPT-2, toy data, and a study of a small notebook. A cache of its own, so that a test never sees a user's files."""
 
+import json
 import os
 import tempfile
 import textwrap
@@ -104,10 +105,28 @@ def study(tmp_path):
     return write
 
 
-def run(path, tmp_path, jobs=2):
+class Inline:
+    """An engine that runs that notebook's code here and at once, for tests of what a study decides: a kernel takes seconds."""
+
+    jobs = 1
+
+    def start(self, command, work, lock):
+        (work / "log.txt").touch()
+        parameters, *cells = NOTEBOOK.split("# %%")[1:]
+        names = {}
+        exec(f"# {parameters}", names)
+        names |= json.loads((work / "parameters.json").read_text())
+        for cell in cells:
+            exec(cell, names)
+        return self
+
+    def poll(self) -> int:
+        return 0
+
+
+def run(path, tmp_path, engine=None):
     """Run the study of that file; the study, and its errors by run."""
-    from gpt2lib.engines import Processes
     from gpt2lib.study import Study
 
     batch = Study(path, tmp_path / "runs")
-    return batch, batch.run(Processes(jobs), lambda line: None)
+    return batch, batch.run(engine or Inline(), lambda line: None)

@@ -11,6 +11,7 @@ import pytest
 from conftest import run
 
 from gpt2lib import cli
+from gpt2lib.engines import Processes
 from gpt2lib.plan import plan, rehearsal
 
 GRID = """
@@ -104,7 +105,7 @@ parameters = { mode = "exit" }
 notebook = "one"
 name = "healthy"
 """)
-    batch, errors = run(path, tmp_path)
+    batch, errors = run(path, tmp_path, Processes(2))
     assert set(errors) == {"first", "dependent", "leaves"} and batch.done("healthy")
     assert "this run was meant to fail" in errors["first"]
     assert errors["dependent"] == "not started: it needs first"
