@@ -14,11 +14,13 @@ SAMPLES = 2  # sonnets of each run that the report can show
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "targets", "budget")
 
 
-def collect(study: str, runs: list[Path], folder: Path, lost: Collection[str] = ()) -> Path:
+def collect(
+    study: str, runs: list[Path], folder: Path, lost: Collection[str] = (), missing: Sequence[dict] = ()
+) -> Path:
     """Write STUDY.csv (one row a run: settings, metrics, cost, versions) and, of the runs that count, STUDY-history.csv (one
     row an evaluation), STUDY-examples.parquet (one row a run and dev example), STUDY-test.parquet (run, id and predicted
-    label for every test example), STUDY-sonnets.json, and one STUDY-TABLE.parquet for each tables/TABLE.csv of the runs.
-    Returns the path of the first.
+    label for every test example), STUDY-sonnets.json, and one STUDY-TABLE.parquet for each tables/TABLE.csv of the runs;
+    and STUDY-missing.csv, the runs that are planned and not done, if there are any. Returns the path of the first.
 
     lost: names of the runs that tried a value which another did better with; `counts` is False in their rows.
     Raises ValueError if there is no finished run.
@@ -28,6 +30,9 @@ def collect(study: str, runs: list[Path], folder: Path, lost: Collection[str] = 
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(run) | {"counts": run.name not in lost} for run in runs]
     pd.DataFrame(rows).to_csv(folder / f"{study}.csv", index=False, float_format="%.8g")
+    (folder / f"{study}-missing.csv").unlink(missing_ok=True)
+    if missing:
+        pd.DataFrame(missing).to_csv(folder / f"{study}-missing.csv", index=False)
     runs, rows = zip(*(pair for pair in zip(runs, rows, strict=True) if pair[1]["counts"]), strict=True)
     if histories := _tables(runs, rows, "history.csv"):
         pd.concat(histories).to_csv(folder / f"{study}-history.csv", index=False, float_format="%.8g")

@@ -88,6 +88,8 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
     if len(pretraining):
         _save(folder, "pretraining", pretraining, figures.pretraining(pretraining))
         drawn.add("pretraining")
+    if (results / f"{study}-missing.csv").is_file():
+        drawn.add("missing")
     if (poems := results / f"{study}-sonnets.json").is_file():
         sonnets = json.loads(poems.read_text(encoding="utf-8"))
         scores = sonnet_scores(counted, sonnets)

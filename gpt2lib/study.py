@@ -138,7 +138,12 @@ class Study:
         """Write the tables of all finished runs, see `collect.collect`; returns the path of the main one."""
         done = [run for run in self.runs if self.done(run)]
         lost = {run.name for run in done if run.name in run.trials and run.name != self.best_trial(run)}
-        return collect(self.name, [self.folder / run.name for run in done], Path(folder), lost)
+        missing = [
+            {"run": run.name, "part": run.part, "notebook": run.notebook.stem, "task": run.parameters.get("task", "")}
+            for run in self.runs
+            if not self.done(run)
+        ]
+        return collect(self.name, [self.folder / run.name for run in done], Path(folder), lost, missing)
 
 
 class Board:

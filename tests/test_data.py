@@ -184,3 +184,9 @@ def test_without_any_setting_the_checkout_is_looked_in(monkeypatch):
         assert find_file("quora-dev.csv").is_file()
     except FileNotFoundError as error:
         assert "quora-dev.csv is not in" in str(error) and "GPT2LIB_DATA" in str(error)
+
+
+@pytest.mark.parametrize("task", ["sst", "cfimdb", "quora", "sonnets"])
+def test_a_handful_of_toy_data_has_every_part_and_is_called_toy(task):
+    few = load_task(task, "toy-few", quiet=True)
+    assert few.source == "toy" and all(0 < len(part) < 30 for part in (few.train, few.dev, few.test))

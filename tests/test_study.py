@@ -39,7 +39,11 @@ def test_a_grid_runs_once_and_is_collected(study, tmp_path):
 
     import shutil
 
-    shutil.rmtree(tmp_path / "runs" / "trial" / batch.runs[0].name)  # a deleted run is done again, alone
+    missing = tmp_path / "results" / "trial-missing.csv"
+    assert not missing.exists()
+    shutil.rmtree(tmp_path / "runs" / "trial" / batch.runs[0].name)  # a deleted run is missed, and done again, alone
+    batch.collect(tmp_path / "results")
+    assert list(pd.read_csv(missing)["run"]) == [batch.runs[0].name]
     run(path, tmp_path)
     counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
     assert counts == ["x"] * 4
