@@ -70,6 +70,16 @@ def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylab
     return _done(figure)
 
 
+def two_sides(table: pd.DataFrame) -> Figure:
+    """Dev accuracy of both sides of a benchmark (columns side, epoch, seconds, accuracy), by epochs and by time."""
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.4), sharey=True)
+    for axis, x, label in zip(axes, ("epoch", "seconds"), ("epoch", "seconds of training"), strict=True):
+        sns.lineplot(table, x=x, y="accuracy", hue="side", style="side", markers=True, dashes=False, ax=axis)
+        axis.set(xlabel=label, ylabel="dev accuracy")
+        axis.legend(title="")
+    return _done(figure)
+
+
 def trials(table: pd.DataFrame) -> Figure:
     """Held-out loss of short pretraining runs (columns change, held_out_loss, tokens_per_second), the best one below."""
     figure, axis = plt.subplots(figsize=(5.6, 0.32 * len(table) + 0.7))

@@ -40,6 +40,9 @@ precision: str = "float32"  # or "bf16"
 prompts: int = 4  # texts continued at once; 15 and 128 in earnest
 new_tokens: int = 24  # written for each
 sizes: list = [200, 400, 800]  # training sets for the growth of time; 1000, 7000, 50000 in earnest
+base_model: str = "gpt2-mini"  # for the two learning curves, on the task's own labels
+examples: int = 160  # to train on there; 0 takes all
+epochs: int = 2  # there
 decode: bool = True  # measure decoding
 all_of_it: bool = True  # or the training speeds alone
 out: str = ""  # folder for benchmarks.csv; "" keeps nothing
@@ -50,8 +53,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from gpt2lib import GPT2Config, benchmarks, figures, show
+from gpt2lib import GPT2Config, benchmarks, figures, pretrained, show
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, KronAB, LoRA
+from gpt2lib.base import load_base
 from gpt2lib.data import load_task
 from gpt2lib.encoding import load_tokenizer
 from gpt2lib.record import environment
@@ -74,6 +78,21 @@ print(f"{task}: {len(lengths)} texts, {sum(lengths) / len(lengths):.0f} tokens o
 # %%
 rows = benchmarks.training(work)
 pd.DataFrame(rows).round(2)
+
+# %% [markdown]
+# Faster must not mean worse: LoRA from the same pretrained weights, on the same labelled examples, at the same learning rates,
+# of both sides.
+
+# %%
+body, own_tokenizer = load_base(base_model)
+labelled, encoder = load_task(task, source or None, quiet=True), Encoder(task, own_tokenizer, 512)
+base = benchmarks.Work(body.config, lengths, batch_size, precision=precision, weights=str(pretrained.find(base_model)))
+learnt = pd.DataFrame()
+if all_of_it and task in ("sst", "cfimdb"):
+    learnt = benchmarks.dev_curves(
+        base, encoder(labelled.sample(examples).train), encoder(labelled.dev), epochs, lr=3e-3
+    )
+figures.two_sides(learnt) if len(learnt) else None
 
 # %% [markdown]
 # ## What each change buys
@@ -183,6 +202,7 @@ if out:
     table = pd.DataFrame([about | row for row in rows])
     table.to_csv(Path(out) / "benchmarks.csv", index=False)
     changes.to_csv(Path(out) / "waterfall.csv")
+    learnt.to_csv(Path(out) / "curves.csv", index=False)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

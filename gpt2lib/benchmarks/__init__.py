@@ -7,13 +7,14 @@ and start-up are measured in processes of their own.
 
 from gpt2lib.benchmarks.decoding import decoding
 from gpt2lib.benchmarks.resources import memory, optimizer, start_up
-from gpt2lib.benchmarks.training import adapter_costs, growth, last_linear, training, utilisation, waterfall
+from gpt2lib.benchmarks.training import adapter_costs, dev_curves, growth, last_linear, training, utilisation, waterfall
 from gpt2lib.benchmarks.work import Work
 
 __all__ = [
     "Work",
     "adapter_costs",
     "decoding",
+    "dev_curves",
     "growth",
     "last_linear",
     "memory",

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from gpt2lib.adapters import LoRA
-from gpt2lib.benchmarks.training import our_run, steps_of, their_steps
+from gpt2lib.benchmarks.peer import their_steps
+from gpt2lib.benchmarks.training import our_run, steps_of
 from gpt2lib.benchmarks.work import RANK, Work, in_turns, row
 from gpt2lib.config import GPT2Config
 from gpt2lib.model import GPT2

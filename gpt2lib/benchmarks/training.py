@@ -11,12 +11,13 @@ import torch
 
 from gpt2lib.adapters import LoRA, Spec, attach
 from gpt2lib.attention import rows_at
+from gpt2lib.benchmarks.peer import Peer, their_steps
 from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, matmul_peak, row, wait
 from gpt2lib.encoding import Batch, Encoded
 from gpt2lib.heads import Classifier, LinearHead
 from gpt2lib.model import GPT2
 from gpt2lib.optimizer import AdamW
-from gpt2lib.training import Training, _Fit, autocast
+from gpt2lib.training import Training, _Fit, autocast, fit
 
 
 def our_run(work: Work, method: Spec | str, classifier: type[Classifier] = Classifier) -> _Fit:
@@ -33,40 +34,6 @@ def steps_of(run: _Fit, steps: int) -> Callable[[], None]:
     return lambda: [run.step() for _ in range(steps)]
 
 
-def their_steps(work: Work, lora: LoRA | None) -> Callable[[], None]:
-    """The same number of updates with transformers (and peft): batches drawn at random, padded to their longest."""
-    from torch.nn.utils.rnn import pad_sequence
-    from transformers import GPT2ForSequenceClassification
-
-    model = GPT2ForSequenceClassification.from_pretrained(work.folder, num_labels=CLASSES, pad_token_id=0)
-    if lora is not None:
-        import peft
-
-        # peft's default for GPT-2 is the fused c_attn: query, key and value
-        config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, fan_in_fan_out=True, task_type="SEQ_CLS")
-        model = peft.get_peft_model(model, config)
-    model.to(work.device).train()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    rng = random.Random(work.seed)
-
-    def step():
-        chosen = rng.sample(work.examples, work.batch_size)
-        ids = pad_sequence([torch.tensor(e.ids) for e in chosen], batch_first=True).to(work.device)
-        mask = pad_sequence([torch.ones(len(e.ids), dtype=torch.long) for e in chosen], batch_first=True).to(
-            work.device
-        )
-        labels = torch.tensor([e.label for e in chosen], device=work.device)
-        with autocast(work.device, work.precision):
-            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return lambda: [step() for _ in range(work.steps)]
-
-
 def training(work: Work) -> list[dict]:
     """LoRA on query, key and value, and full fine-tuning: examples a second."""
     lora, examples = LoRA(rank=RANK, targets=("q", "k", "v")), work.batch_size * work.steps
@@ -77,6 +44,29 @@ def training(work: Work) -> list[dict]:
         )
         rows.append(row(f"{name} training", seconds, "ours", peer, examples, "examples/s"))
     return rows
+
+
+def dev_curves(work: Work, train: list[Encoded], dev: list[Encoded], epochs: int, lr: float) -> pd.DataFrame:
+    """LoRA from the same weights, on the same labelled examples, at the same learning rates: dev accuracy after each epoch
+    and the seconds of training until then, of both sides (columns side, epoch, seconds, accuracy)."""
+    lora = LoRA(rank=RANK, targets=("q", "k", "v"))
+    settings = Training(epochs=epochs, batch_size=work.batch_size, lr=lr, precision=work.precision, seed=work.seed)
+    torch.manual_seed(work.seed)
+    body = attach(GPT2.from_pretrained(work.folder), lora)
+    progress = fit(Classifier(body, LinearHead(work.config.n_embd, CLASSES)), train, dev, settings, quiet=True)
+    rows = [{"side": "ours", **{key: row[key] for key in ("epoch", "seconds", "accuracy")}} for row in progress.history]
+
+    peer, rng = Peer(work, lora), random.Random(work.seed)
+    seconds, step = 0.0, 0
+    for epoch in range(epochs):
+        order = rng.sample(train, len(train))
+        began = time.perf_counter()
+        for i in range(0, len(order), work.batch_size):
+            peer.step(order[i : i + work.batch_size], settings.lr_at(step, progress.steps))
+            step += 1
+        seconds += time.perf_counter() - began
+        rows.append({"side": "peft", "epoch": epoch + 1, "seconds": seconds, "accuracy": peer.accuracy(dev)})
+    return pd.DataFrame(rows)
 
 
 class _EveryPosition(Classifier):

@@ -1,0 +1,65 @@
+"""What a user would otherwise run: transformers' GPT-2 as a classifier, with peft's LoRA or whole."""
+
+import random
+from collections.abc import Callable
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from gpt2lib.adapters import LoRA
+from gpt2lib.benchmarks.work import CLASSES, Work
+from gpt2lib.encoding import Encoded
+from gpt2lib.training import autocast
+
+
+class Peer:
+    """The model, and a loop's one step: a batch padded to its longest, torch's AdamW, gradients clipped."""
+
+    def __init__(self, work: Work, lora: LoRA | None):
+        from transformers import GPT2ForSequenceClassification
+
+        torch.manual_seed(work.seed)
+        # float32 as ours: weights that were saved in half precision would stay in it, which a CPU is slow at
+        given = dict(num_labels=CLASSES, pad_token_id=0, dtype=torch.float32)
+        model = GPT2ForSequenceClassification.from_pretrained(work.folder, **given)
+        if lora is not None:
+            import peft
+
+            # peft's default for GPT-2 is the fused c_attn: query, key and value
+            config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, fan_in_fan_out=True, task_type="SEQ_CLS")
+            model = peft.get_peft_model(model, config)
+        self.work, self.model = work, model.to(work.device)
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, weight_decay=0.0)
+
+    def step(self, chosen: list[Encoded], lr: float | None = None) -> None:
+        if lr is not None:
+            self.optimizer.param_groups[0]["lr"] = lr
+        self.model.train()
+        with autocast(self.work.device, self.work.precision):
+            loss = self.model(**self._padded(chosen)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def accuracy(self, examples: list[Encoded], batch_size: int = 32) -> float:
+        self.model.eval()
+        correct = 0
+        for i in range(0, len(examples), batch_size):
+            batch = self._padded(examples[i : i + batch_size])
+            correct += int((self.model(**batch).logits.argmax(-1) == batch["labels"]).sum())
+        return correct / len(examples)
+
+    def _padded(self, chosen: list[Encoded]) -> dict[str, torch.Tensor]:
+        ids = pad_sequence([torch.tensor(e.ids) for e in chosen], batch_first=True)
+        mask = pad_sequence([torch.ones(len(e.ids), dtype=torch.long) for e in chosen], batch_first=True)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([e.label for e in chosen])}
+        return {name: tensor.to(self.work.device) for name, tensor in batch.items()}
+
+
+def their_steps(work: Work, lora: LoRA | None) -> Callable[[], None]:
+    """A round's updates on batches drawn at random."""
+    peer, rng = Peer(work, lora), random.Random(work.seed)
+    return lambda: [peer.step(rng.sample(work.examples, work.batch_size)) for _ in range(work.steps)]
