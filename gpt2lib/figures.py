@@ -276,6 +276,25 @@ def alpha_agreement(rows: pd.DataFrame) -> Figure:
     return _done(figure)
 
 
+def alpha_paths(trace: pd.DataFrame) -> Figure:
+    """How the rows' alphas leave 1 in training, a panel a task: their standard deviation in every layer, the mean of the
+    seeds, at the largest number of examples.
+
+    trace: columns task, seed, examples, step, layer, std.
+    """
+    trace = trace[trace["examples"] == trace["examples"].max()]
+    parts = trace["layer"].str.extract(r"blocks\.(?P<block>\d+)\.\w+\.(?P<target>\w+)")
+    trace = trace.join(parts).rename(columns={"std": "spread of alpha over rows"})
+    tasks = list(trace["task"].unique())
+    figure, axes = plt.subplots(1, len(tasks), figsize=(3.4 * len(tasks), 2.6), sharey=True, squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        settings = dict(x="step", y="spread of alpha over rows", hue="block", style="target", errorbar=None)
+        sns.lineplot(trace[trace["task"] == task], ax=axis, legend=axis is axes[0][0], **settings)
+        axis.set_title(TASK_TITLES.get(task, task))
+    axes[0][0].legend(fontsize=6, ncol=2)
+    return _done(figure)
+
+
 def gain_map(beta: np.ndarray, eta: np.ndarray, gain: np.ndarray) -> Figure:
     """What the best alpha gains over alpha = 1, in points of accuracy. gain: [eta, beta]."""
     figure, axis = plt.subplots(figsize=(4.4, 3.0))

@@ -126,6 +126,8 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         _save(folder, "alpha-accuracy", accuracy, figures.small_data(accuracy))
         rows = pd.read_parquet(results / "alpha-rows.parquet")
         _save(folder, "alpha-rows", rows, figures.alpha_agreement(rows), keep_table=False)
+        trace = pd.read_parquet(results / "alpha-trace.parquet")
+        _save(folder, "alpha-paths", trace, figures.alpha_paths(trace), keep_table=False)
         pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
         gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
         _save(folder, "alpha-gain", pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}]))
@@ -134,18 +136,10 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
 
 
 def worth(runs: pd.DataFrame) -> pd.DataFrame:
-    """What pretraining is worth: one row for each task and base model, by the learning rate that was best on dev."""
-    best = runs.loc[runs.groupby(["task", "base_model"])["accuracy"].idxmax()]
-    columns = [
-        "task",
-        "base_model",
-        "base_params",
-        "lr",
-        "epochs",
-        "accuracy",
-        "bag_of_words_accuracy",
-        "majority_accuracy",
-    ]
+    """What pretraining is worth: one row for each task, method and base model, by the learning rate that was best on dev."""
+    best = runs.loc[runs.groupby(["task", "method", "base_model"])["accuracy"].idxmax()]
+    columns = ["task", "method", "base_model", "base_params", "lr", "epochs", "accuracy"]
+    columns += ["bag_of_words_accuracy", "majority_accuracy"]
     order = {name: i for i, name in enumerate(figures.TASK_TITLES)}
     return best[columns].sort_values("task", key=lambda column: column.map(order), kind="stable", ignore_index=True)
 

@@ -234,14 +234,17 @@ figures.trials(pd.read_csv(report.FOLDER / "results" / "pretraining-trials.csv")
 # %% [markdown]
 # ## What it is worth
 #
-# `gpt2lib study notebooks/studies/pretraining.toml` trains all parameters of `gpt2-mini`, and of the same architecture from
-# random weights, on real data, by the same settings; each with the learning rate that was best for it. Dev accuracy in
-# per cent, beside the floors:
+# `gpt2lib study notebooks/studies/pretraining.toml` trains `gpt2-mini`, and the same architecture from random weights, on real
+# data, by the same settings: all parameters, each base with the learning rate that was best for it, and LoRA alone. Dev
+# accuracy in per cent, beside the floors:
 
 # %%
 worth = report.worth(pd.read_csv(report.FOLDER / "results" / "pretraining.csv"))
 floors = worth.groupby("task")[["bag_of_words_accuracy", "majority_accuracy"]].first()
-(100 * worth.pivot(index="task", columns="base_model", values="accuracy").join(floors)).round(1)
+(100 * worth.pivot(index="task", columns=["method", "base_model"], values="accuracy")).round(1)
+
+# %%
+(100 * floors).round(1)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

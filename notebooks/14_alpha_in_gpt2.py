@@ -125,6 +125,9 @@ results = report.FOLDER / "results"
 figures.small_data(pd.read_parquet(results / "alpha-accuracy.parquet"))
 
 # %%
+figures.alpha_paths(pd.read_parquet(results / "alpha-trace.parquet"))
+
+# %%
 figures.alpha_agreement(pd.read_parquet(results / "alpha-rows.parquet"))
 
 # %% tags=["nbval-check-output"]
@@ -139,8 +142,8 @@ print(f"alpha-LoRA minus LoRA, {len(pairs)} pairs: {gain:+.1f} points, 95 % inte
 # On this base model and with so few examples alpha-LoRA is a little **worse** than LoRA of the same size: rescaling rows
 # does not win back the fifth of the examples that alpha takes for itself. The theory of notebook 13 promises a gain over
 # $\alpha = 1$ for one linear layer whose source is a classifier for a related task; rows of a language model's attention
-# are no such classifiers. The rows' alphas spread around 1, more on SST-2 than on SST, and hardly agree between seeds:
-# their pattern belongs to the run more than to the task.
+# are no such classifiers. The rows' alphas spread around 1 in every layer alike, still grow apart after 200 updates, and
+# hardly agree between seeds: their pattern belongs to the run more than to the task.
 #
 # Three seeds and dev sets of about a thousand sentences leave room for a small gain or loss at any one size.
 #
