@@ -362,7 +362,7 @@ def methods(table: pd.DataFrame) -> Figure:
 def rates(table: pd.DataFrame) -> Figure:
     """What each method did at each learning rate that was tried, a panel a task. table: columns task, name, lr, value."""
     tasks = list(dict.fromkeys(table["task"]))
-    figure, axes = plt.subplots(1, len(tasks), figsize=(1.9 * len(tasks) + 0.6, 2.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(tasks), figsize=(max(1.9 * len(tasks) + 0.6, 4.5), 2.9), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         of_task = table[table["task"] == task]
         for name in in_order(of_task["name"]):

@@ -51,7 +51,7 @@ def test_a_changed_number_changes_figure_and_pdf(copy):
     assert changed_pdf != pdf
     changed = {name for name in figures if figures[name] != changed_figures[name]}
     assert {"methods.svg", "methods.png", "methods.csv"} <= changed
-    assert "pretraining.svg" not in changed  # what did not change stays as it was
+    assert "theory.svg" not in changed  # what did not change stays as it was
 
 
 def test_missing_tables_and_columns_are_one_clear_error(copy):
