@@ -269,7 +269,9 @@ def alpha_agreement(rows: pd.DataFrame) -> Figure:
         pairs = by_seed[np.triu_indices(len(by_seed), 1)]
         agreement += [{"task": task, "layer": layer, "correlation": value} for value in pairs]
     if agreement:
-        sns.stripplot(pd.DataFrame(agreement), x="layer", y="correlation", hue="task", ax=right, dodge=True)
+        sns.stripplot(
+            pd.DataFrame(agreement), x="layer", y="correlation", hue="task", ax=right, dodge=True, jitter=False
+        )
         right.legend(title="")
     right.axhline(0, color=COLOURS["floor"], linestyle="--")
     right.set(xlabel="block and layer", ylabel="correlation of two seeds' alphas", ylim=(-0.4, 1))
