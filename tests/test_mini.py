@@ -67,3 +67,23 @@ def test_its_card_says_what_one_must_know(part):
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert f"## {part}" in card and "not** OpenAI's GPT-2" in card
     assert card.count("\n- **") == 20  # continuations, unchosen
+
+
+def test_its_cards_accuracies_are_those_of_the_study():
+    import pandas as pd
+
+    from gpt2lib.report import worth
+
+    table = worth(pd.read_csv(REPOSITORY / "report" / "results" / "pretraining.csv"))
+    table = table.set_index(["method", "base_model", "task"])["accuracy"]
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for (method, base), begun in {
+        ("full", "gpt2-mini"): "| all parameters trained",
+        ("lora", "gpt2-mini"): "| LoRA alone",
+        ("lora", "untrained gpt2-mini"): "| ... from random weights | 30",
+    }.items():
+        row = next(line for line in card.splitlines() if line.startswith(begun))
+        cells = [float(cell) for cell in row.strip("|").split("|")[1:]]
+        assert cells == pytest.approx(
+            [100 * table[method, base, task] for task in ("sst", "cfimdb", "quora")], abs=0.051
+        )
