@@ -130,8 +130,7 @@ class _Group:
         runs, trials = [], {}
         ((tuned, candidates),) = self.tune.items()
         if self.elsewhere:
-            of = [(chosen, self.trials_elsewhere(earlier, tuned, chosen)) for chosen in combinations]
-            return [self.run(chosen, tuned=tuned, trials=trials) for chosen, trials in of]
+            return [self.run(chosen, tuned, self.trials_elsewhere(earlier, tuned, chosen)) for chosen in combinations]
         for chosen in combinations:
             if chosen["seed"] == self.grid["seed"][0]:
                 tried = [self.run(chosen | {tuned: candidate}) for candidate in candidates]

@@ -128,11 +128,16 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         _save(folder, "alpha-rows", rows, figures.alpha_agreement(rows), keep_table=False)
         trace = pd.read_parquet(results / "alpha-trace.parquet")
         _save(folder, "alpha-paths", trace, figures.alpha_paths(trace), keep_table=False)
-        pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
-        gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
-        _save(folder, "alpha-gain", pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}]))
+        _save(folder, "alpha-gain", alpha_gain(accuracy))
         drawn.add("alpha")
     return drawn
+
+
+def alpha_gain(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """alpha-LoRA's dev accuracy minus LoRA's over the pairs of runs with the same examples, and its 95 % interval: one row."""
+    pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
+    gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
+    return pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}])
 
 
 def worth(runs: pd.DataFrame) -> pd.DataFrame:

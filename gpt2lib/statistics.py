@@ -104,27 +104,24 @@ def of_published(published: pd.DataFrame) -> pd.DataFrame:
     from statsmodels.stats.multitest import multipletests
     from statsmodels.stats.proportion import confint_proportions_2indep, test_proportions_2indep
 
-    rows = []
+    columns = ["low", "high", "behind", "behind_low", "behind_high", "p"]
+    sets = []
     known = published[(published["metric"] == "accuracy") & published["count"].notna()]
     for _, group in known.groupby(["task", "split"], sort=False):
         best, n = group["value"].max(), int(group["count"].iloc[0])
-        of_set = []
-        for index, value in group["value"].items():
-            low, high = wilson(value, n)
-            row = {"index": index, "low": low, "high": high, "behind": 100 * (best - value)}
+        rows = []
+        for value in group["value"]:
             pair = round(best * n), n, round(value * n), n
-            row |= dict(zip(("behind_low", "behind_high"), confint_proportions_2indep(*pair), strict=True))
-            test = test_proportions_2indep(*pair, method="score", correction=False)
-            row["p"] = test.pvalue if value < best else np.nan
-            of_set.append(row)
-        tested = [row for row in of_set if row["p"] == row["p"]]
-        if tested:
-            for row, p in zip(tested, multipletests([row["p"] for row in tested], method="holm")[1], strict=True):
-                row["p_holm"] = p
-        rows += of_set
-    found = pd.DataFrame(rows).set_index("index")
-    found[["behind_low", "behind_high"]] *= 100
-    return published.join(found)
+            p = test_proportions_2indep(*pair, method="score", correction=False).pvalue
+            distances = (100 * d for d in (best - value, *confint_proportions_2indep(*pair)))
+            rows.append([*wilson(value, n), *distances, p])
+        of_set = pd.DataFrame(rows, columns=columns, index=group.index)
+        behind = of_set["behind"] > 0
+        of_set["p"] = of_set["p"].where(behind)
+        if behind.any():
+            of_set.loc[behind, "p_holm"] = multipletests(of_set.loc[behind, "p"], method="holm")[1]
+        sets.append(of_set)
+    return published.join(pd.concat(sets))
 
 
 def _classes(examples: pd.DataFrame) -> bool:

@@ -46,7 +46,6 @@ from gpt2lib.adapters.alpha_lora import AlphaTrace, row_alphas
 from gpt2lib.base import base_name, load_base
 from gpt2lib.data import load_task
 from gpt2lib.record import write_tables
-from gpt2lib.statistics import paired_interval
 from gpt2lib.training import Training
 
 # %% [markdown]
@@ -131,10 +130,9 @@ figures.alpha_paths(pd.read_parquet(results / "alpha-trace.parquet"))
 figures.alpha_agreement(pd.read_parquet(results / "alpha-rows.parquet"))
 
 # %% tags=["nbval-check-output"]
-study = pd.read_parquet(results / "alpha-accuracy.parquet")
-pairs = study.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
-gain, low, high = (100 * v for v in paired_interval(pairs["alpha-lora"] - pairs["lora"]))
-print(f"alpha-LoRA minus LoRA, {len(pairs)} pairs: {gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}")
+((count, *points),) = report.alpha_gain(pd.read_parquet(results / "alpha-accuracy.parquet")).itertuples(index=False)
+gain, low, high = (100 * v for v in points)
+print(f"alpha-LoRA minus LoRA, {count} pairs: {gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}")
 
 # %% [markdown]
 # ## What we saw, and what it does not show
