@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= mini
 
-.PHONY: demo test lab study report notebooks format
+.PHONY: demo test lab study report benchmarks notebooks format
 .DEFAULT_GOAL := demo
 
 .venv/ready: requirements.txt pyproject.toml
@@ -30,6 +30,18 @@ study: .venv/ready  ## make study STUDY=mini|paper|demo: runs, tables, figures, 
 
 report: .venv/ready  ## figures and PDF from the committed tables; trains nothing
 	$(BIN)/gpt2lib report --study $(STUDY)
+
+MEASURE := $(BIN)/papermill --cwd notebooks notebooks/15_benchmarks.ipynb
+REAL := source: "", out: ../report/results
+SMALL := $(REAL), tokenizer_name: gpt2, n_layer: 12, n_head: 12, n_embd: 768, vocab_size: 50257, rounds: 5
+ALL := training, waterfall, last layer, adapters, decoding, resources
+benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's shapes: half an hour, nothing else running
+	mkdir -p runs/benchmarks
+	$(MEASURE) runs/benchmarks/sst.ipynb -y '{$(SMALL), task: sst, steps: 6, prompts: 15, new_tokens: 128, parts: [$(ALL)]}'
+	$(MEASURE) runs/benchmarks/quora.ipynb -y '{$(SMALL), task: quora, steps: 4, parts: [training]}'
+	$(MEASURE) runs/benchmarks/cfimdb.ipynb -y '{$(SMALL), task: cfimdb, steps: 3, parts: [training]}'
+	$(MEASURE) runs/benchmarks/growth.ipynb -y '{$(REAL), sizes: [1000, 7000, 50000], parts: [growth]}'
+	$(MEASURE) runs/benchmarks/curves.ipynb -y '{$(REAL), examples: 4000, epochs: 3, parts: [curves]}'
 
 notebooks: .venv/ready  ## execute all pairs from their .py halves and bring both in step
 	$(BIN)/python tools/execute_notebooks.py

@@ -23,7 +23,8 @@
 # - say what each change buys, and what was not worth having.
 #
 # The defaults are tiny shapes on toy lengths, to show the machinery in a minute; overheads weigh more there than they do
-# in earnest. `report/results/benchmarks.csv` has GPT-2 small's shapes, and the report shows it.
+# in earnest. `make benchmarks` runs this notebook on GPT-2 small's shapes and real lengths, for some half an hour; the
+# report shows what it leaves in `report/results/benchmarks.csv`.
 
 # %% tags=["parameters"]
 task: str = "sst"  # whose text lengths: sst, cfimdb or quora
@@ -40,15 +41,22 @@ precision: str = "float32"  # or "bf16"
 prompts: int = 4  # texts continued at once; 15 and 128 in earnest
 new_tokens: int = 24  # written for each
 sizes: list = [200, 400, 800]  # training sets for the growth of time; 1000, 7000, 50000 in earnest
+parts: list = [
+    "training",
+    "curves",
+    "waterfall",
+    "last layer",
+    "adapters",
+    "decoding",
+    "resources",
+    "growth",
+]  # measured
 base_model: str = "gpt2-mini"  # for the two learning curves, on the task's own labels
 examples: int = 160  # to train on there; 0 takes all
 epochs: int = 2  # there
-decode: bool = True  # measure decoding
-all_of_it: bool = True  # or the training speeds alone
-out: str = ""  # folder for benchmarks.csv; "" keeps nothing
+out: str = ""  # folder whose benchmarks.csv takes the rows; "" keeps nothing
 
 # %%
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -58,7 +66,6 @@ from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, KronAB, LoRA
 from gpt2lib.base import load_base
 from gpt2lib.data import load_task
 from gpt2lib.encoding import load_tokenizer
-from gpt2lib.record import environment
 from gpt2lib.tasks import Encoder
 
 config = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=vocab_size)
@@ -76,7 +83,7 @@ print(f"{task}: {len(lengths)} texts, {sum(lengths) / len(lengths):.0f} tokens o
 # our favour.
 
 # %%
-rows = benchmarks.training(work)
+rows = benchmarks.training(work) if "training" in parts else []
 pd.DataFrame(rows).round(2)
 
 # %% [markdown]
@@ -88,7 +95,7 @@ body, own_tokenizer = load_base(base_model)
 labelled, encoder = load_task(task, source or None, quiet=True), Encoder(task, own_tokenizer, 512)
 base = benchmarks.Work(body.config, lengths, batch_size, precision=precision, weights=str(pretrained.find(base_model)))
 learnt = pd.DataFrame()
-if all_of_it and task in ("sst", "cfimdb"):
+if "curves" in parts:
     learnt = benchmarks.dev_curves(
         base, encoder(labelled.sample(examples).train), encoder(labelled.dev), epochs, lr=3e-3
     )
@@ -105,10 +112,8 @@ figures.two_sides(learnt) if len(learnt) else None
 # Tried and dropped on a CPU: `torch.compile`, 5 % at most after minutes of compiling, for matrix products are nearly all of it.
 
 # %%
-changes = (
-    benchmarks.waterfall(work) if all_of_it else pd.DataFrame({"examples/s": [r["ours"] for r in rows[:1]]}, ["fit"])
-)
-figures.waterfall(changes)
+changes = benchmarks.waterfall(work) if "waterfall" in parts else pd.DataFrame()
+figures.waterfall(changes) if len(changes) else None
 
 # %% [markdown]
 # ## The last layer alone
@@ -116,9 +121,9 @@ figures.waterfall(changes)
 # What is frozen gives the same features in every epoch: `fit` computes them once.
 
 # %%
-if all_of_it:
-    rows += benchmarks.last_linear(work)
-pd.DataFrame(rows[2:]).round(4)
+kept = benchmarks.last_linear(work) if "last layer" in parts else []
+rows += kept
+pd.DataFrame(kept).round(4)
 
 # %% [markdown]
 # ## Adapters against LoRA
@@ -130,7 +135,7 @@ pd.DataFrame(rows[2:]).round(4)
 qv, ud = LoRA(), LoRA(targets=("up", "down"))
 specs = {"KronA": (KronA(), qv), "KronA_B": (KronAB(), qv), "alpha-LoRA": (AlphaLoRA(), qv)}
 specs |= {"Graph LoRA": (GraphLoRA(), qv), "Hybrid-KAN LoRA": (KANLoRA(), ud)}
-costs = benchmarks.adapter_costs(work, specs) if all_of_it else pd.DataFrame()
+costs = benchmarks.adapter_costs(work, specs) if "adapters" in parts else pd.DataFrame()
 costs
 
 # %% [markdown]
@@ -140,23 +145,27 @@ costs
 # every token.
 
 # %%
-if decode:
-    rows += benchmarks.decoding(work, prompts=prompts, prompt_length=16, new=new_tokens)
-    same_text = next(r.pop("same_text") for r in rows if "same_text" in r)
-pd.DataFrame([r for r in rows if "decoding" in r["quantity"]]).round(2)
+written, same_text = [], True
+if "decoding" in parts:
+    written, same_text = benchmarks.decoding(work, prompts=prompts, prompt_length=16, new=new_tokens)
+rows += written
+pd.DataFrame(written).round(2)
 
 # %% tags=["nbval-check-output"]
-show.check("greedy decoding writes transformers' text, token for token", not decode or same_text)
+show.check("greedy decoding writes transformers' text, token for token", same_text)
 
 # %% [markdown]
 # ## Memory, start-up, the optimiser
 #
-# Memory is what training adds, at its peak, to a process of its own that has imported both libraries.
+# Memory is what training adds, at its peak, to a process of its own that has imported both libraries. Gradient
+# checkpointing is measured on texts as long as the model takes, where it is of use.
 
 # %%
-if all_of_it:
-    rows += benchmarks.memory(work) + benchmarks.start_up(rounds) + benchmarks.optimizer(work)
-pd.DataFrame(rows).tail(4).round(3)
+resources = []
+if "resources" in parts:
+    resources = benchmarks.memory(work) + benchmarks.start_up(rounds) + benchmarks.optimizer(work)
+rows += resources
+pd.DataFrame(resources).round(3)
 
 # %% [markdown]
 # ## Growth, and the share of what the machine can do
@@ -166,7 +175,7 @@ pd.DataFrame(rows).tail(4).round(3)
 # are held against the fastest matrix product measured here.
 
 # %%
-grown = benchmarks.growth(work, tuple(sizes)) if all_of_it else pd.DataFrame()
+grown = benchmarks.growth(work, tuple(sizes)) if "growth" in parts else pd.DataFrame()
 grown.round(3)
 
 # %%
@@ -179,30 +188,21 @@ print(
 show.check("a training step keeps part of the machine busy", used["full, share of peak"] > 0, used)
 
 # %%
+for name in ("full", "LoRA"):
+    share = used[f"{name}, share of peak"]
+    rows.append({"quantity": f"utilisation, {name}", "ours": share, "peer": "matmul peak", "peer_value": 1.0})
+    rows[-1] |= {"unit": "of peak FLOP/s"}
+for name, cost in costs.iterrows():
+    over = {"ratio": 1 / cost["time over LoRA's"], "ratio_low": 1 / cost["highest"], "ratio_high": 1 / cost["lowest"]}
+    rows.append({"quantity": f"step of {name}", "peer": "LoRA", "unit": "time of LoRA's"} | over)
+for _, point in grown.iterrows():
+    quantity = f"LoRA epoch of {int(point['examples'])} examples"
+    rows.append({"quantity": quantity, "ours": point["ms a thousand tokens"], "unit": "ms a thousand tokens"})
 if out:
-    Path(out).mkdir(parents=True, exist_ok=True)
-    here = environment()
-    names = ("torch", "transformers", "peft")
-    about = {"device": here["device"], "task": task, "n_layer": n_layer, "n_embd": n_embd, "batch_size": batch_size}
-    about |= {"precision": precision, "versions": ", ".join(f"{name} {version(name)}" for name in names)}
-    for name in ("full", "LoRA"):
-        share = {
-            "ours": used[f"{name}, share of peak"],
-            "peer": "matmul peak",
-            "peer_value": 1.0,
-            "unit": "of peak FLOP/s",
-        }
-        rows.append({"quantity": f"utilisation, {name}"} | share)
-    for name, cost in costs.iterrows():
-        ratio = 1 / cost["time over LoRA's"]
-        rows.append({"quantity": f"step of {name}", "peer": "LoRA", "ratio": ratio, "unit": "time of LoRA's"})
-    for _, point in grown.iterrows():
-        quantity = f"LoRA epoch of {int(point['examples'])} examples"
-        rows.append({"quantity": quantity, "ours": point["ms a thousand tokens"], "unit": "ms a thousand tokens"})
-    table = pd.DataFrame([about | row for row in rows])
-    table.to_csv(Path(out) / "benchmarks.csv", index=False)
-    changes.to_csv(Path(out) / "waterfall.csv")
-    learnt.to_csv(Path(out) / "curves.csv", index=False)
+    benchmarks.keep(work, task, rows, Path(out))
+    for name, table in (("waterfall", changes), ("benchmark-curves", learnt)):
+        if len(table):
+            table.to_csv(Path(out) / f"{name}.csv")
 
 # %% [markdown]
 # ## What we saw, and what it does not show

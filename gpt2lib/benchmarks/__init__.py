@@ -8,7 +8,7 @@ and start-up are measured in processes of their own.
 from gpt2lib.benchmarks.decoding import decoding
 from gpt2lib.benchmarks.resources import memory, optimizer, start_up
 from gpt2lib.benchmarks.training import adapter_costs, dev_curves, growth, last_linear, training, utilisation, waterfall
-from gpt2lib.benchmarks.work import Work
+from gpt2lib.benchmarks.work import Work, keep
 
 __all__ = [
     "Work",
@@ -16,6 +16,7 @@ __all__ = [
     "decoding",
     "dev_curves",
     "growth",
+    "keep",
     "last_linear",
     "memory",
     "optimizer",

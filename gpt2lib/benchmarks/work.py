@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,8 @@ import torch
 from gpt2lib.config import GPT2Config
 from gpt2lib.encoding import Encoded
 from gpt2lib.model import GPT2
+from gpt2lib.record import environment
+from gpt2lib.whole import write_whole
 
 RANK, CLASSES = 8, 5
 
@@ -86,6 +89,22 @@ def row(quantity: str, seconds: pd.DataFrame, ours: str, peer: str, per: float =
         "ratio_high": ratios.max(),
         "unit": unit,
     }
+
+
+def keep(work: Work, task: str, rows: list[dict], folder: Path) -> None:
+    """Write measurements into `folder`/benchmarks.csv beside the device, shapes and versions; what it held of the same
+    quantities, measured on the same work, goes."""
+    about = {"device": environment()["device"], "task": task, "n_layer": work.config.n_layer}
+    about |= {"n_embd": work.config.n_embd, "batch_size": work.batch_size, "precision": work.precision}
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    table = pd.DataFrame([about | {"versions": versions} | row for row in rows])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "benchmarks.csv"
+    if path.is_file():
+        table = pd.concat([pd.read_csv(path), table])
+    same = [*about, "quantity", "peer"]
+    table = table.drop_duplicates(same, keep="last")
+    write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format="%.6g"))
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (1024, 2048, 4096)) -> float:
