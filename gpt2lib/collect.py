@@ -73,7 +73,7 @@ def _row(run: Path) -> dict:
     rank = parameters.get("rank")
     # what tables and figures call it: ranks of LoRA are told apart, the usual one is just LoRA
     result["name"] = f"lora r={rank}" if result["method"] == "lora" and rank != USUAL_RANK else result["method"]
-    row = result | {"epochs": parameters.get("epochs", "")} | adapter | metrics
+    row = result | {key: parameters.get(key, "") for key in ("epochs", "max_length")} | adapter | metrics
     return row | {"versions": " ".join(f"{package}-{number}" for package, number in versions.items())}
 
 

@@ -451,6 +451,14 @@ def in_order(methods) -> list[str]:
     return sorted(dict.fromkeys(methods), key=lambda method: known.index(method) if method in known else len(known))
 
 
+def ordered(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The rows with tasks and methods in the order that they have in every figure and table; unknown ones (floors) last."""
+    place = {name: i for i, name in enumerate([*TASK_TITLES, *COLOURS])}
+    return table.sort_values(
+        list(columns), key=lambda column: column.map(place).fillna(len(place)), kind="stable", ignore_index=True
+    )
+
+
 def _done(figure: Figure, legend: bool = False) -> Figure:
     """Lay the figure out, with one legend above all panels if asked for."""
     found = {}

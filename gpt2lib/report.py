@@ -62,10 +62,7 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
     counted = main[main["counts"]]
     methods = summarise(counted, examples)
     _save(folder, "methods", methods, figures.methods(methods))
-    adapted = history[history["run"].isin(counted["run"])].sort_values(
-        ["task", "name"],
-        key=lambda column: column.map({n: i for i, n in enumerate([*figures.TASK_TITLES, *figures.COLOURS])}),
-    )
+    adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
     _save(folder, "learning-curves", adapted, figures.learning_curves(adapted, methods))
     _save(folder, "cost", methods, figures.cost(methods), keep_table=False)
     of_main = examples[examples["run"].isin(counted["run"])]
@@ -118,6 +115,10 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         waterfall = pd.read_csv(results / "waterfall.csv", index_col=0)
         _save(folder, "waterfall", waterfall, figures.waterfall(waterfall))
         drawn.add("benchmarks")
+    if (results / "benchmark-curves.csv").is_file():
+        curves = pd.read_csv(results / "benchmark-curves.csv", index_col=0)
+        _save(folder, "two-sides", curves, figures.two_sides(curves))
+        drawn.add("two-sides")
     if (results / "pretraining.csv").is_file():
         _save(folder, "worth", worth(pd.read_csv(results / "pretraining.csv")))
         drawn.add("worth")
@@ -145,8 +146,7 @@ def worth(runs: pd.DataFrame) -> pd.DataFrame:
     best = runs.loc[runs.groupby(["task", "method", "base_model"])["accuracy"].idxmax()]
     columns = ["task", "method", "base_model", "base_params", "lr", "epochs", "accuracy"]
     columns += ["bag_of_words_accuracy", "majority_accuracy"]
-    order = {name: i for i, name in enumerate(figures.TASK_TITLES)}
-    return best[columns].sort_values("task", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    return figures.ordered(best[columns], "task")
 
 
 def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
@@ -186,10 +186,7 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
         elif "perplexity_before" in group and group["perplexity_before"].notna().any():
             value = group.iloc[0]["perplexity_before"]
             rows.append({"task": task, "method": "before training", "metric": "perplexity", "value": value})
-    table = pd.DataFrame(rows)
-    order = {name: i for i, name in enumerate(figures.in_order(table["method"]))}
-    tasks = {name: i for i, name in enumerate(figures.TASK_TITLES)}
-    return table.sort_values(["task", "method"], key=lambda column: column.map(tasks | order), ignore_index=True)
+    return figures.ordered(pd.DataFrame(rows), "task", "method")
 
 
 def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
