@@ -30,7 +30,14 @@ def collect(
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(run) | {"counts": run.name not in lost} for run in runs]
     pd.DataFrame(rows).to_csv(folder / f"{study}.csv", index=False, float_format="%.8g")
-    (folder / f"{study}-missing.csv").unlink(missing_ok=True)
+    for rest in (
+        "missing.csv",
+        "history.csv",
+        "examples.parquet",
+        "test.parquet",
+        "sonnets.json",
+    ):  # of an earlier collection
+        (folder / f"{study}-{rest}").unlink(missing_ok=True)
     if missing:
         pd.DataFrame(missing).to_csv(folder / f"{study}-missing.csv", index=False)
     runs, rows = zip(*(pair for pair in zip(runs, rows, strict=True) if pair[1]["counts"]), strict=True)

@@ -377,18 +377,21 @@ def rates(table: pd.DataFrame) -> Figure:
 
 
 def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Dev metric over the examples seen so far (in epochs), every method in its colour; dashed: bag of words."""
+    """Dev metric over the examples seen so far (in epochs), the mean of the seeds that got so far, every method in its
+    colour; dashed: bag of words."""
     tasks = list(dict.fromkeys(history["task"]))
     figure, axes = plt.subplots(1, len(tasks), figsize=(1.9 * len(tasks) + 0.6, 2.4), squeeze=False)
+    labelled = ""
     for axis, task in zip(axes[0], tasks, strict=True):
         metric = "perplexity" if task == "sonnets" else "accuracy"
-        for (method, seed), rows in history[history["task"] == task].groupby(["name", "seed"], sort=False):
-            label = method if seed == history["seed"].min() else None
-            axis.plot(rows["epoch"], rows[metric], marker="o", markersize=3, color=method_colour(method), label=label)
+        for method, rows in history[history["task"] == task].groupby("name", sort=False):
+            mean = rows.groupby("epoch")[metric].mean()
+            axis.plot(mean.index, mean, marker="o", markersize=3, color=method_colour(method), label=method)
         floor = table[(table["task"] == task) & table["method"].isin(["bag of words", "before training"])]
         for _, row in floor.iterrows():
             axis.axhline(row["value"], color=COLOURS["floor"], linestyle="--", label=row["method"])
-        axis.set(xlabel="epoch", ylabel=f"dev {metric}", title=TASK_TITLES.get(task, task))
+        axis.set(xlabel="epoch", ylabel=f"dev {metric}" * (metric != labelled), title=TASK_TITLES.get(task, task))
+        labelled = metric
     return _done(figure, legend=True)
 
 

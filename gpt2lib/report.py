@@ -67,8 +67,9 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
     _save(folder, "cost", methods, figures.cost(methods), keep_table=False)
     of_main = examples[examples["run"].isin(counted["run"])]
     _save(folder, "comparisons", statistics.comparisons(of_main))
-    if not main["counts"].all():
-        tried = main[(main["seed"] == main["seed"].min()) & (main["task"] != "sonnets")]
+    tried = main[(main["seed"] == main["seed"].min()) & (main["task"] != "sonnets")]
+    tried = tried[tried.groupby(["task", "name"])["lr"].transform("nunique") > 1]  # others took another task's rate
+    if len(tried):
         tried = tried[["task", "name", "lr", "accuracy"]].rename(columns={"accuracy": "value"})
         _save(folder, "rates", tried, figures.rates(tried))
         drawn.add("rates")
