@@ -39,11 +39,12 @@ def test_a_grid_runs_once_and_is_collected(study, tmp_path):
 
     import shutil
 
-    missing = tmp_path / "results" / "trial-missing.csv"
+    missing, sonnets = (tmp_path / "results" / name for name in ("trial-missing.csv", "trial-sonnets.json"))
     assert not missing.exists()
+    sonnets.write_text("{}")  # of an earlier collection, when there were sonnets
     shutil.rmtree(tmp_path / "runs" / "trial" / batch.runs[0].name)  # a deleted run is missed, and done again, alone
     batch.collect(tmp_path / "results")
-    assert list(pd.read_csv(missing)["run"]) == [batch.runs[0].name]
+    assert list(pd.read_csv(missing)["run"]) == [batch.runs[0].name] and not sonnets.exists()
     run(path, tmp_path)
     counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
     assert counts == ["x"] * 4
