@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= mini
+TOKENIZER ?= gpt2
 
 .PHONY: demo test lab study report benchmarks notebooks format
 .DEFAULT_GOAL := demo
@@ -33,7 +34,7 @@ report: .venv/ready  ## figures and PDF from the committed tables; trains nothin
 
 MEASURE := $(BIN)/papermill --cwd notebooks notebooks/15_benchmarks.ipynb
 REAL := source: "", out: ../report/results
-SMALL := $(REAL), tokenizer_name: gpt2, n_layer: 12, n_head: 12, n_embd: 768, vocab_size: 50257, rounds: 5
+SMALL := $(REAL), tokenizer_name: $(TOKENIZER), n_layer: 12, n_head: 12, n_embd: 768, vocab_size: 50257, rounds: 5
 ALL := training, waterfall, last layer, adapters, decoding, resources
 benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's shapes: half an hour, nothing else running
 	mkdir -p runs/benchmarks
@@ -41,7 +42,7 @@ benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's s
 	$(MEASURE) runs/benchmarks/quora.ipynb -y '{$(SMALL), task: quora, steps: 4, parts: [training]}'
 	$(MEASURE) runs/benchmarks/cfimdb.ipynb -y '{$(SMALL), task: cfimdb, steps: 3, parts: [training]}'
 	$(MEASURE) runs/benchmarks/growth.ipynb -y '{$(REAL), sizes: [1000, 7000, 50000], parts: [growth]}'
-	$(MEASURE) runs/benchmarks/curves.ipynb -y '{$(REAL), examples: 4000, epochs: 3, parts: [curves]}'
+	$(MEASURE) runs/benchmarks/curves.ipynb -y '{$(REAL), examples: 3000, epochs: 3, parts: [curves]}'
 
 notebooks: .venv/ready  ## execute all pairs from their .py halves and bring both in step
 	$(BIN)/python tools/execute_notebooks.py
