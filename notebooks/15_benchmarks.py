@@ -157,8 +157,8 @@ show.check("greedy decoding writes transformers' text, token for token", same_te
 # %% [markdown]
 # ## Memory, start-up, the optimiser
 #
-# Memory is what training adds, at its peak, to a process of its own that has imported both libraries. Gradient
-# checkpointing is measured on texts as long as the model takes, where it is of use.
+# Memory is what a step of training adds, at its peak, to a process of its own that has imported both libraries; on texts
+# of one length, so that the batches are the same, and as long as the model takes, where memory matters.
 
 # %%
 resources = []
