@@ -73,8 +73,12 @@ def collect(
 def _row(run: Path) -> dict:
     result = _json(run / "result.json")
     parameters, metrics, versions = (result.pop(key) for key in ("parameters", "metrics", "versions"))
-    adapted = (run / "adapter").is_dir()
-    adapter = {key: parameters.get(key, "") if adapted else "" for key in ADAPTER_SETTINGS}
+    adapter = dict.fromkeys(ADAPTER_SETTINGS, "")
+    if (run / "adapter").is_dir():
+        adapter |= {key: parameters.get(key, "") for key in ADAPTER_SETTINGS}
+    if (file := run / "adapter" / "adapter.json").is_file():  # what was attached: a budget chooses the rank itself
+        spec = _json(file)["spec"]
+        adapter |= {key: spec.get(key, "") for key in ("rank", "alpha", "dropout", "targets")}
     if isinstance(adapter["targets"], list):
         adapter["targets"] = " ".join(adapter["targets"])
     rank = parameters.get("rank")
