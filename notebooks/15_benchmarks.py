@@ -41,16 +41,7 @@ precision: str = "float32"  # or "bf16"
 prompts: int = 4  # texts continued at once; 15 and 128 in earnest
 new_tokens: int = 24  # written for each
 sizes: list = [200, 400, 800]  # training sets for the growth of time; 1000, 7000, 50000 in earnest
-parts: list = [
-    "training",
-    "curves",
-    "waterfall",
-    "last layer",
-    "adapters",
-    "decoding",
-    "resources",
-    "growth",
-]  # measured
+parts: list = ["training", "curves", "waterfall", "last layer", "adapters", "decoding", "resources", "growth"]
 base_model: str = "gpt2-mini"  # for the two learning curves, on the task's own labels
 examples: int = 160  # to train on there; 0 takes all
 epochs: int = 2  # there
