@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2lib.config import GPT2Config
+from gpt2lib.linear import Linear
 
 
 class KVCache:
@@ -43,10 +44,10 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.n_head = config.n_head
         self.attn_pdrop = config.attn_pdrop
-        self.q = nn.Linear(config.n_embd, config.n_embd)
-        self.k = nn.Linear(config.n_embd, config.n_embd)
-        self.v = nn.Linear(config.n_embd, config.n_embd)
-        self.o = nn.Linear(config.n_embd, config.n_embd)
+        self.q = Linear(config.n_embd, config.n_embd)
+        self.k = Linear(config.n_embd, config.n_embd)
+        self.v = Linear(config.n_embd, config.n_embd)
+        self.o = Linear(config.n_embd, config.n_embd)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, read: Tensor | None = None

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gpt2lib.attention import CausalSelfAttention, KVCache, rows_at
 from gpt2lib.config import GPT2Config
+from gpt2lib.linear import Linear
 
 
 class MLP(nn.Module):
@@ -15,8 +16,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config):
         super().__init__()
-        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.up = Linear(config.n_embd, 4 * config.n_embd)
+        self.down = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, seq, n_embd] -> [batch, seq, n_embd]"""

@@ -87,10 +87,25 @@ def sample(
     if top_k is not None and top_k < logits.shape[-1]:
         kth = logits.topk(top_k).values[:, -1:]  # [batch, 1]
         logits = logits.masked_fill(logits < kth, float("-inf"))
-    if top_p is not None and top_p < 1:
-        ordered, index = logits.sort(descending=True)
-        probability = ordered.softmax(-1)
-        before = probability.cumsum(-1) - probability  # the mass of the likelier tokens
-        drawn = torch.multinomial(probability.masked_fill(before >= top_p, 0), 1, generator=generator)
-        return index.gather(-1, drawn).squeeze(-1)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+    probability = logits.softmax(-1)
+    token = draw(probability, generator)  # [batch, 1]
+    while top_p is not None and top_p < 1:
+        # a token is in the nucleus if the likelier ones do not reach p; drawing again what is not, and nothing less
+        # likely, draws from the nucleus in a few rounds, where sorting the vocabulary would take longer than the model
+        drawn = probability.gather(-1, token)
+        outside = (probability * (probability > drawn)).sum(-1, keepdim=True) >= top_p  # [batch, 1]
+        if not outside.any():
+            break
+        probability = probability.masked_fill(outside & (probability <= drawn), 0)
+        token = torch.where(outside, draw(probability, generator), token)
+    return token.squeeze(-1)
+
+
+def draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One index a row in proportion to the weights, by the inverse of their sums: [batch, vocab_size] -> [batch, 1].
+
+    torch.multinomial draws a number for every index instead, which takes as long as a small model's step.
+    """
+    sums = weights.cumsum(-1)
+    height = 1 - torch.rand(len(weights), 1, generator=generator, device=weights.device)  # (0, 1]
+    return torch.searchsorted(sums, height * sums[:, -1:])

@@ -11,6 +11,7 @@ from gpt2lib.attention import KVCache, attention_mask_of
 from gpt2lib.block import Block
 from gpt2lib.config import GPT2Config
 from gpt2lib.generate import generate
+from gpt2lib.linear import linear
 
 
 class GPT2(nn.Module):
@@ -91,7 +92,7 @@ class GPT2(nn.Module):
 
     def logits(self, h: Tensor) -> Tensor:
         """[..., n_embd] -> [..., vocab_size], by the token embedding's own weights."""
-        return nn.functional.linear(h, self.wte.weight if self.output_weight is None else self.output_weight)
+        return linear(h, self.wte.weight if self.output_weight is None else self.output_weight)
 
     def untie(self) -> None:
         """Give the output layer weights of its own, [vocab_size, n_embd], which start as the token embedding's.

@@ -76,6 +76,19 @@ def test_sampling_follows_the_distribution_and_its_limits():
     assert (frequencies(top_k=99, top_p=1.0) - p).abs().max() < 0.015
 
 
+@pytest.mark.parametrize("top_p", [0.02, 0.5, 0.95])
+def test_a_nucleus_is_the_fewest_tokens_whose_probability_reaches_p(top_p):
+    generator = torch.Generator().manual_seed(0)
+    p = (2 * torch.randn(500, generator=generator)).softmax(-1)
+    ordered, index = p.sort(descending=True)
+    nucleus = index[: int((ordered.cumsum(-1) < top_p).sum()) + 1]
+    expected = torch.zeros_like(p)
+    expected[nucleus] = p[nucleus] / p[nucleus].sum()
+    drawn = torch.bincount(sample(p.log().expand(40_000, -1), 1.0, None, top_p, generator), minlength=500) / 40_000
+    assert not drawn[expected == 0].any()
+    assert (drawn - expected).abs().max() < 4 * (expected.max() / 40_000) ** 0.5  # four standard deviations
+
+
 def test_generation_leaves_the_training_mode_alone():
     model = random_model().train()
     model.generate(torch.tensor([[1]]), max_new_tokens=2)

@@ -9,6 +9,7 @@ from conftest import random_model
 
 from gpt2lib import GPT2, GPT2Config
 from gpt2lib.config import SIZES
+from gpt2lib.linear import Linear, linear
 
 TOLERANCE = 1e-4
 
@@ -237,3 +238,13 @@ def test_the_last_block_works_on_the_positions_that_are_read_alone(model):
     model.blocks[-1].mlp.register_forward_hook(lambda module, args, output: rows.append(output.shape[1]))
     model(torch.zeros(2, 9, dtype=torch.long), read=torch.tensor([8, 3]))
     assert rows == [1]
+
+
+@pytest.mark.parametrize("shape", [(1, 24), (2, 24), (3, 5, 24), (16, 1, 24), (64, 24), (65, 24)])
+def test_few_rows_are_multiplied_as_many_are(shape):
+    layer = Linear(24, 10)
+    x = torch.randn(shape)
+    expected = layer(x)  # with gradients: torch's own way
+    with torch.no_grad():
+        assert torch.allclose(layer(x), expected, atol=1e-6) and layer(x).shape == expected.shape
+        assert torch.allclose(linear(x, layer.weight), expected - layer.bias, atol=1e-6)
