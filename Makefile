@@ -36,7 +36,7 @@ MEASURE := $(BIN)/papermill --cwd notebooks notebooks/15_benchmarks.ipynb
 REAL := source: "", out: ../report/results
 SMALL := $(REAL), tokenizer_name: $(TOKENIZER), n_layer: 12, n_head: 12, n_embd: 768, vocab_size: 50257, rounds: 5
 ALL := training, waterfall, last layer, adapters, decoding, resources
-benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's shapes: half an hour, nothing else running
+benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's shapes: three quarters of an hour, nothing else running
 	mkdir -p runs/benchmarks
 	$(MEASURE) runs/benchmarks/sst.ipynb -y '{$(SMALL), task: sst, steps: 6, prompts: 15, new_tokens: 128, parts: [$(ALL)]}'
 	$(MEASURE) runs/benchmarks/quora.ipynb -y '{$(SMALL), task: quora, steps: 4, parts: [training]}'

@@ -30,14 +30,8 @@ def collect(
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(run) | {"counts": run.name not in lost} for run in runs]
     pd.DataFrame(rows).to_csv(folder / f"{study}.csv", index=False, float_format="%.8g")
-    for rest in (
-        "missing.csv",
-        "history.csv",
-        "examples.parquet",
-        "test.parquet",
-        "sonnets.json",
-    ):  # of an earlier collection
-        (folder / f"{study}-{rest}").unlink(missing_ok=True)
+    for left in ("missing.csv", "history.csv", "examples.parquet", "test.parquet", "sonnets.json"):  # by an earlier one
+        (folder / f"{study}-{left}").unlink(missing_ok=True)
     if missing:
         pd.DataFrame(missing).to_csv(folder / f"{study}-missing.csv", index=False)
     runs, rows = zip(*(pair for pair in zip(runs, rows, strict=True) if pair[1]["counts"]), strict=True)
@@ -74,11 +68,9 @@ def _row(run: Path) -> dict:
     result = _json(run / "result.json")
     parameters, metrics, versions = (result.pop(key) for key in ("parameters", "metrics", "versions"))
     adapter = dict.fromkeys(ADAPTER_SETTINGS, "")
-    if (run / "adapter").is_dir():
-        adapter |= {key: parameters.get(key, "") for key in ADAPTER_SETTINGS}
     if (file := run / "adapter" / "adapter.json").is_file():  # what was attached: a budget chooses the rank itself
-        spec = _json(file)["spec"]
-        adapter |= {key: spec.get(key, "") for key in ("rank", "alpha", "dropout", "targets")}
+        attached = _json(file)["spec"] | {"budget": parameters.get("budget", "")}
+        adapter |= {key: attached[key] for key in ADAPTER_SETTINGS if key in attached}
     if isinstance(adapter["targets"], list):
         adapter["targets"] = " ".join(adapter["targets"])
     rank = parameters.get("rank")

@@ -33,6 +33,7 @@ COLOURS = {
 FLOOR_STYLES = {"majority class": "--", "bag of words": ":", "before training": "-."}
 TASK_TITLES = {"sst": "SST (5 classes)", "cfimdb": "CFIMDB", "quora": "Quora pairs", "sonnets": "Sonnets"}
 TASK_TITLES |= {"glue/rte": "RTE", "glue/mrpc": "MRPC", "glue/cola": "CoLA", "glue/sst2": "SST-2"}
+PLACES = {name: i for i, name in enumerate([*TASK_TITLES, *COLOURS])}  # the order of tasks and methods everywhere
 
 
 def attention_maps(weights: np.ndarray, tokens: Sequence[str]) -> Figure:
@@ -450,15 +451,13 @@ def method_colour(method: str):
 
 def in_order(methods) -> list[str]:
     """Methods in the order of their colours, which is the same in every figure and table; unknown ones (floors) last."""
-    known = list(COLOURS)
-    return sorted(dict.fromkeys(methods), key=lambda method: known.index(method) if method in known else len(known))
+    return sorted(dict.fromkeys(methods), key=lambda method: PLACES.get(method, len(PLACES)))
 
 
 def ordered(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The rows with tasks and methods in the order that they have in every figure and table; unknown ones (floors) last."""
-    place = {name: i for i, name in enumerate([*TASK_TITLES, *COLOURS])}
     return table.sort_values(
-        list(columns), key=lambda column: column.map(place).fillna(len(place)), kind="stable", ignore_index=True
+        list(columns), key=lambda column: column.map(PLACES).fillna(len(PLACES)), kind="stable", ignore_index=True
     )
 
 

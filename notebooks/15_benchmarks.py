@@ -23,8 +23,8 @@
 # - say what each change buys, and what was not worth having.
 #
 # The defaults are tiny shapes on toy lengths, to show the machinery in a minute; overheads weigh more there than they do
-# in earnest. `make benchmarks` runs this notebook on GPT-2 small's shapes and real lengths, for some half an hour; the
-# report shows what it leaves in `report/results/benchmarks.csv`.
+# in earnest. `make benchmarks` runs this notebook on GPT-2 small's shapes and real lengths, for some three quarters of an
+# hour; the report shows what it leaves in `report/results/benchmarks.csv`.
 
 # %% tags=["parameters"]
 task: str = "sst"  # whose text lengths: sst, cfimdb or quora
@@ -61,7 +61,8 @@ from gpt2lib.tasks import Encoder
 
 config = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=vocab_size)
 tokenizer = load_tokenizer(tokenizer_name)
-texts = Encoder(task, tokenizer, 512)(load_task(task, source or None, quiet=True).train)
+data = load_task(task, source or None, quiet=True)
+texts = Encoder(task, tokenizer, 512)(data.train)
 lengths = tuple(len(e.ids) for e in texts)
 work = benchmarks.Work(config, lengths, batch_size, steps, rounds, precision)
 print(f"{task}: {len(lengths)} texts, {sum(lengths) / len(lengths):.0f} tokens on average, {max(lengths)} at most")
@@ -82,14 +83,12 @@ pd.DataFrame(rows).round(2)
 # of both sides.
 
 # %%
-body, own_tokenizer = load_base(base_model)
-labelled, encoder = load_task(task, source or None, quiet=True), Encoder(task, own_tokenizer, 512)
-base = benchmarks.Work(body.config, lengths, batch_size, precision=precision, weights=str(pretrained.find(base_model)))
 learnt = pd.DataFrame()
 if "curves" in parts:
-    learnt = benchmarks.dev_curves(
-        base, encoder(labelled.sample(examples).train), encoder(labelled.dev), epochs, lr=3e-3
-    )
+    body, own_tokenizer = load_base(base_model)
+    weights, encoder = str(pretrained.find(base_model)), Encoder(task, own_tokenizer, 512)
+    base = benchmarks.Work(body.config, lengths, batch_size, precision=precision, weights=weights)
+    learnt = benchmarks.dev_curves(base, encoder(data.sample(examples).train), encoder(data.dev), epochs, lr=3e-3)
 figures.two_sides(learnt) if len(learnt) else None
 
 # %% [markdown]

@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ from gpt2lib.model import GPT2
 from gpt2lib.optimizer import AdamW
 from gpt2lib.training import peak_memory_mb
 
-LONGEST = 512  # tokens of the texts that gradient checkpointing is measured on
+LONGEST = 512  # tokens of the texts that memory is measured on
 
 
 def optimizer(work: Work) -> list[dict]:
@@ -43,7 +45,9 @@ def memory(work: Work) -> list[dict]:
     left out of the peak, and so is memory that was freed and that the allocator would keep for itself."""
     longest = min(LONGEST, work.config.n_positions)
     long = replace(work, lengths=(longest,) * work.batch_size, steps=1, weights=str(work.folder))
-    peak = {side: _memory_of(long, side) for side in ("ours", "peft", "checkpointed")}
+    sides = ("ours", "peft", "checkpointed")
+    with ThreadPoolExecutor() as pool:  # at once: nothing is timed
+        peak = dict(zip(sides, pool.map(partial(_memory_of, long), sides), strict=True))
     rows = []
     for quantity, ours, peer in (("LoRA", "ours", "peft"), ("LoRA, checkpointed", "checkpointed", "ours")):
         row = {"quantity": f"peak memory, {quantity}", "ours": peak[ours], "peer_value": peak[peer]}
@@ -55,7 +59,8 @@ def memory(work: Work) -> list[dict]:
 def _memory_of(work: Work, side: str) -> float:
     arguments = {"side": side, "config": vars(work.config), "lengths": work.lengths, "weights": str(work.folder)}
     arguments |= {"batch_size": work.batch_size, "steps": work.steps, "precision": work.precision}
-    return float(_python("-m", "gpt2lib.benchmarks.resources", json.dumps(arguments)))
+    environment = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc: what is freed goes back at once
+    return float(_python("-m", "gpt2lib.benchmarks.resources", json.dumps(arguments), **environment))
 
 
 def start_up(rounds: int = 5) -> list[dict]:
@@ -64,9 +69,9 @@ def start_up(rounds: int = 5) -> list[dict]:
     return [row("import", in_turns(works, rounds), "gpt2lib", "torch")]
 
 
-def _python(*arguments: str) -> str:
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc: what is freed goes back at once
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment)
+def _python(*arguments: str, **environment: str) -> str:
+    settings = dict(capture_output=True, text=True, check=False, env=os.environ | environment)
+    done = subprocess.run([sys.executable, *arguments], **settings)
     if done.returncode:
         raise RuntimeError(f"a measurement failed: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout
