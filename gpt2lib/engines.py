@@ -11,6 +11,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+PATIENCE = 20.0  # seconds that a notebook has to end when it is told to
+
 
 class Processes:
     """This machine: one run a core, each with one thread, is the fastest on a CPU; a GPU takes one run at a time."""
@@ -37,7 +39,11 @@ class Process:
 
     def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:  # papermill, which waits for its kernel's farewell
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 class Ray:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
 from tqdm import tqdm
 
 from gpt2lib.collect import collect
@@ -102,7 +103,8 @@ class Study:
             if isinstance(value, str) and value.startswith("run:"):
                 value = str((self.folder / value.removeprefix("run:")).resolve())
             parameters[key] = value
-        (work / "parameters.json").write_text(json.dumps(parameters, indent=2), encoding="utf-8")
+        # papermill reads YAML, to which JSON's 1e-05 is a string
+        (work / "parameters.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
         command = [
             sys.executable,
             "-m",
@@ -110,7 +112,7 @@ class Study:
             str(run.notebook.resolve()),
             str(work.resolve() / "notebook.ipynb"),
         ]
-        command += ["-f", str(work.resolve() / "parameters.json"), "-k", "python3", "--no-progress-bar"]
+        command += ["-f", str(work.resolve() / "parameters.yaml"), "-k", "python3", "--no-progress-bar"]
         return command, work
 
     def _finish(self, run: Run, returncode: int) -> str | None:
@@ -127,7 +129,7 @@ class Study:
         result = json.loads(result_path.read_text(encoding="utf-8"))
         result = {"study": self.name, "run": run.name, "part": run.part, "notebook": run.notebook.stem} | result
         result_path.write_text(json.dumps(result | {"parameters": parameters}, indent=2) + "\n", encoding="utf-8")
-        for leftover in ("checkpoint.pt", "progress.json", "parameters.json", "worker.txt", ".lock"):
+        for leftover in ("checkpoint.pt", "progress.json", "parameters.yaml", "worker.txt", ".lock"):
             (work / leftover).unlink(missing_ok=True)
         if final.exists():  # a folder without result.json: somebody's, or half deleted
             return f"{final} exists but holds no result.json; remove it"

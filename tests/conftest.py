@@ -1,6 +1,5 @@
 """Shared fixtures: a tiny random GPT-2, toy data, and a study of a small notebook. A cache of its own, so that a test never sees a user's files."""
 
-import json
 import os
 import tempfile
 import textwrap
@@ -13,6 +12,7 @@ os.environ.setdefault("GPT2LIB_CACHE", str(Path(tempfile.gettempdir()) / f"gpt2l
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+import yaml
 
 from gpt2lib import GPT2, GPT2Config
 
@@ -115,7 +115,7 @@ class Inline:
         parameters, *cells = NOTEBOOK.split("# %%")[1:]
         names = {}
         exec(f"# {parameters}", names)
-        names |= json.loads((work / "parameters.json").read_text())
+        names |= yaml.safe_load((work / "parameters.yaml").read_text())  # as papermill does
         for cell in cells:
             exec(cell, names)
         return self

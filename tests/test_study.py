@@ -50,6 +50,12 @@ def test_a_grid_runs_once_and_is_collected(study, tmp_path):
     assert counts == ["x"] * 4
 
 
+def test_a_small_number_stays_a_number(study, tmp_path):
+    batch, errors = run(study('[[runs]]\nnotebook = "one"\ngrid = { share = [1e-5, 1e3] }\n'), tmp_path)
+    table = pd.read_csv(batch.collect(tmp_path / "results"))
+    assert not errors and sorted(table["accuracy"]) == [1e-5, 1e3]
+
+
 TUNED = """
 [[runs]]
 notebook = "one"
