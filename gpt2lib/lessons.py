@@ -88,15 +88,17 @@ def comparison(
     settings: Training,
     examples: int | None = None,
     hooks: dict[str, list] | None = None,
+    max_length: int | None = None,
 ) -> tuple[dict, pd.DataFrame]:
     """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
 
-    methods, learning_rates, hooks: by name. examples: of the training set, all by default.
+    methods, learning_rates, hooks: by name. examples: of the training set, all by default. max_length: tokens of a text,
+    as many as the model takes by default.
     """
     models, rows = {}, {}
     for name, method in methods.items():
         body, tokenizer = load_base(base_model)
-        encoder = Encoder(data.name, tokenizer, body.config.n_positions)
+        encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
         torch.manual_seed(settings.seed)
         model = models[name] = prepare(data, body, tokenizer, method)
         train, dev = encoder(data.train)[:examples], encoder(data.dev)

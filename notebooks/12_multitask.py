@@ -33,6 +33,7 @@ epochs: int = 2  # passes through the training data, of each task alone or of th
 batch_size: int = 16  # examples per update
 lr: float = 2e-3  # highest learning rate
 examples: int = 240  # training examples of each task; 0 takes all
+max_length: int = 512  # tokens; of a longer text the end is kept
 seed: int = 0  # of the heads, the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
 
@@ -59,7 +60,7 @@ from gpt2lib.training import Training, evaluate, fit
 # %%
 datas = [load_task(task, source or None) for task in tasks]
 body, tokenizer = load_base(base_model)
-encoders = [Encoder(task, tokenizer, body.config.n_positions) for task in tasks]
+encoders = [Encoder(task, tokenizer, min(max_length, body.config.n_positions)) for task in tasks]
 train = labelled_by_task([encode(d.train)[: examples or None] for encode, d in zip(encoders, datas, strict=True)])
 dev = labelled_by_task([encode(d.dev, score_from_prompt=True) for encode, d in zip(encoders, datas, strict=True)])
 
@@ -106,7 +107,9 @@ show.check("its dev loss fell", progress.best["loss"] <= progress.history[0]["lo
 # %%
 rows = {}
 for data in datas:
-    models, table = lessons.comparison({"alone": spec}, {"alone": lr}, data, base_model, settings, examples or None)
+    models, table = lessons.comparison(
+        {"alone": spec}, {"alone": lr}, data, base_model, settings, examples or None, max_length=max_length
+    )
     metric = "accuracy" if data.classes else "perplexity"
     one = trained_count(spec, body.config)
     rows[data.name] = {
@@ -120,7 +123,7 @@ table
 
 # %%
 about = {"task": "multitask", "source": datas[0].source, "method": method, "base_model": base_name(base_model)}
-write_tables(out, {"multitask": table}, about | {"seed": seed})
+write_tables(out, {"multitask": table}, about | {"seed": seed, "examples": int(sizes.sum())})
 
 # %% [markdown]
 # ## What we saw, and what it does not show
