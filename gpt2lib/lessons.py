@@ -86,14 +86,12 @@ def comparison(
     data: TaskData,
     base_model: str,
     settings: Training,
-    examples: int | None = None,
     hooks: dict[str, list] | None = None,
     max_length: int | None = None,
 ) -> tuple[dict, pd.DataFrame]:
     """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
 
-    methods, learning_rates, hooks: by name. examples: of the training set, all by default. max_length: tokens of a text,
-    as many as the model takes by default.
+    methods, learning_rates, hooks: by name. max_length: tokens of a text, as many as the model takes by default.
     """
     models, rows = {}, {}
     for name, method in methods.items():
@@ -101,7 +99,7 @@ def comparison(
         encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
         torch.manual_seed(settings.seed)
         model = models[name] = prepare(data, body, tokenizer, method)
-        train, dev = encoder(data.train)[:examples], encoder(data.dev)
+        train, dev = encoder(data.train), encoder(data.dev)
         fit(model, train, dev, replace(settings, lr=learning_rates[name]), hooks=(hooks or {}).get(name, []))
         trained = adapter_parameters(body) if isinstance(method, Spec) else dict(model.named_parameters())
         rows[name] = {"trained": sum(p.numel() for p in trained.values() if p.requires_grad)}

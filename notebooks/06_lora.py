@@ -33,7 +33,7 @@ lr: float = 2e-3  # highest learning rate of LoRA
 lr_full: float = 1e-3  # and of full fine-tuning
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
-examples: int = 320  # training examples; 0 takes all
+examples: int = 320  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 
 # %%
@@ -92,11 +92,11 @@ lessons.check_properties(spec, base_model)
 # ## Training, at several ranks and in full
 
 # %%
-data = load_task(task, source or None, quiet=True)
+data = load_task(task, source or None, quiet=True).sample(examples)
 methods = {f"LoRA, rank {rank}": LoRA(rank=rank, alpha=alpha, targets=tuple(targets)) for rank in ranks}
 rates = dict.fromkeys(methods, lr) | {"full": lr_full}
 settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
-models, table = lessons.comparison(methods | {"full": "full"}, rates, data, base_model, settings, examples or None)
+models, table = lessons.comparison(methods | {"full": "full"}, rates, data, base_model, settings)
 table
 
 # %% [markdown]

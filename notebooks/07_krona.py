@@ -31,7 +31,7 @@ lr_lora: float = 2e-3  # highest learning rate of LoRA
 lr_krona: float = 1e-2  # and of the three forms of KronA
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
-examples: int = 320  # training examples; 0 takes all
+examples: int = 320  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 
 # %%
@@ -111,10 +111,10 @@ methods["LoRA"] = of_size(LoRA(targets=tuple(targets)), size, body.config)
 print(methods["LoRA"])
 
 # %%
-data = load_task(task, source or None, quiet=True)
+data = load_task(task, source or None, quiet=True).sample(examples)
 rates = {name: lr_lora if name == "LoRA" else lr_krona for name in methods}
 settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
-models, table = lessons.comparison(methods, rates, data, base_model, settings, examples or None)
+models, table = lessons.comparison(methods, rates, data, base_model, settings)
 table
 
 # %% tags=["nbval-check-output"]

@@ -34,7 +34,7 @@ lr: float = 2e-3  # highest learning rate of the LoRA parameters
 lr_alpha: float = 2e-2  # constant learning rate of alpha (the authors: 5e-3)
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
-examples: int = 320  # training examples; 0 takes all
+examples: int = 320  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 
 # %%
@@ -86,12 +86,10 @@ own = AlphaLoRA(rank=rank, targets=tuple(targets), every=every, lr_alpha=lr_alph
 size = trained_count(own, body.config)
 methods = {"alpha-LoRA": own, "LoRA": of_size(LoRA(targets=tuple(targets)), size, body.config)}
 trace = AlphaTrace(every=1)
-data = load_task(task, source or None, quiet=True)
+data = load_task(task, source or None, quiet=True).sample(examples)
 settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
 rates = dict.fromkeys(methods, lr)
-models, table = lessons.comparison(
-    methods, rates, data, base_model, settings, examples or None, hooks={"alpha-LoRA": [trace]}
-)
+models, table = lessons.comparison(methods, rates, data, base_model, settings, hooks={"alpha-LoRA": [trace]})
 print(methods["LoRA"])
 table
 

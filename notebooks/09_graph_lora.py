@@ -34,7 +34,7 @@ top_k: int = 4  # a token is joined with this many similar earlier ones
 lr: float = 2e-3  # highest learning rate
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
-examples: int = 320  # training examples; 0 takes all
+examples: int = 320  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 
 # %%
@@ -108,9 +108,9 @@ body, tokenizer = load_base(base_model)
 size = trained_count(spec, body.config)
 methods = {"Graph LoRA": spec, "LoRA": of_size(LoRA(), size, body.config)}
 print(methods["LoRA"])
-data = load_task(task, source or None, quiet=True)
+data = load_task(task, source or None, quiet=True).sample(examples)
 settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
-models, table = lessons.comparison(methods, dict.fromkeys(methods, lr), data, base_model, settings, examples or None)
+models, table = lessons.comparison(methods, dict.fromkeys(methods, lr), data, base_model, settings)
 table
 
 # %% [markdown]

@@ -30,7 +30,7 @@ rank: int = 4  # of LoRA and DoRA
 lr: float = 2e-3  # highest learning rate
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
-examples: int = 320  # training examples; 0 takes all
+examples: int = 320  # training examples, drawn once and for all; 0 takes all
 seed: int = 0  # of the head, the adapter and the order of the data
 
 # %%
@@ -102,9 +102,9 @@ show.check("it goes to JSON and back", DoRA.from_json(spec.to_json()) == spec)
 
 # %%
 methods = {"LoRA": LoRA(rank=rank), "DoRA": spec}
-data = load_task(task, source or None, quiet=True)
+data = load_task(task, source or None, quiet=True).sample(examples)
 settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
-models, table = lessons.comparison(methods, dict.fromkeys(methods, lr), data, base_model, settings, examples or None)
+models, table = lessons.comparison(methods, dict.fromkeys(methods, lr), data, base_model, settings)
 table
 
 # %% [markdown]

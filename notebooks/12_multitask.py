@@ -32,7 +32,7 @@ temperature: float = 2.0  # 1: batches by the tasks' sizes; larger: more evenly
 epochs: int = 2  # passes through the training data, of each task alone or of the mixture
 batch_size: int = 16  # examples per update
 lr: float = 2e-3  # highest learning rate
-examples: int = 240  # training examples of each task; 0 takes all
+examples: int = 240  # training examples of each task, drawn once and for all; 0 takes all
 max_length: int = 512  # tokens; of a longer text the end is kept
 seed: int = 0  # of the heads, the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
@@ -58,10 +58,10 @@ from gpt2lib.training import Training, evaluate, fit
 # many examples as there are in all.
 
 # %%
-datas = [load_task(task, source or None) for task in tasks]
+datas = [load_task(task, source or None).sample(examples) for task in tasks]
 body, tokenizer = load_base(base_model)
 encoders = [Encoder(task, tokenizer, min(max_length, body.config.n_positions)) for task in tasks]
-train = labelled_by_task([encode(d.train)[: examples or None] for encode, d in zip(encoders, datas, strict=True)])
+train = labelled_by_task([encode(d.train) for encode, d in zip(encoders, datas, strict=True)])
 dev = labelled_by_task([encode(d.dev, score_from_prompt=True) for encode, d in zip(encoders, datas, strict=True)])
 
 
@@ -108,7 +108,7 @@ show.check("its dev loss fell", progress.best["loss"] <= progress.history[0]["lo
 rows = {}
 for data in datas:
     models, table = lessons.comparison(
-        {"alone": spec}, {"alone": lr}, data, base_model, settings, examples or None, max_length=max_length
+        {"alone": spec}, {"alone": lr}, data, base_model, settings, max_length=max_length
     )
     metric = "accuracy" if data.classes else "perplexity"
     one = trained_count(spec, body.config)
