@@ -32,7 +32,11 @@ def strip(notebook) -> None:
 def execute(path: Path) -> None:
     notebook = jupytext.read(path)
     NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(FOLDER)}},
     ).execute()
     strip(notebook)
     jupytext.write(notebook, path.with_suffix(".ipynb"))
