@@ -145,7 +145,13 @@ def test_a_killed_study_goes_on_and_two_at_once_are_refused(study, tmp_path):
     path = study('[[runs]]\nnotebook = "one"\nname = "slow"\nparameters = { mode = "slow" }\n')
     command = [sys.executable, "-m", "gpt2lib.cli", "study", str(path), "--runs", str(tmp_path / "runs")]
     command += ["--results", str(tmp_path / "results")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     begun = tmp_path / "runs" / "trial" / ".work" / "slow" / "count.txt"
     deadline = time.monotonic() + 60
     while not begun.exists() and time.monotonic() < deadline:
