@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from gpt2lib import pretrained
 from gpt2lib.config import SIZES, GPT2Config
 from gpt2lib.encoding import load_tokenizer
@@ -11,8 +13,9 @@ UNTRAINED = "untrained:"  # before a name: its shape and tokenizer, with random 
 
 
 def load_base(name: str):
-    """A pretrained GPT-2 and its tokenizer, or with "untrained:" before the name one with random weights (torch's seed).
+    """A pretrained GPT-2 and its tokenizer, or with "untrained:" before the name one with random weights.
 
+    Random weights are the same in every call: a run that goes on after a kill, or is repeated, has the base it had.
     name: what `GPT2.from_pretrained` takes. An untrained model of a published size needs only its tokenizer: where that
     cannot be fetched, gpt2-mini's stands in.
     """
@@ -24,9 +27,14 @@ def load_base(name: str):
             tokenizer = load_tokenizer(name)
         except FileNotFoundError:
             tokenizer = load_tokenizer("gpt2-mini")
-        return GPT2(SIZES[name]).eval(), tokenizer
-    config = GPT2Config.from_json(pretrained.find(name) / "config.json")
-    return GPT2(config).eval(), load_tokenizer(name)
+        return _untrained(SIZES[name]), tokenizer
+    return _untrained(GPT2Config.from_json(pretrained.find(name) / "config.json")), load_tokenizer(name)
+
+
+def _untrained(config: GPT2Config) -> GPT2:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GPT2(config).eval()
 
 
 def base_name(name: str) -> str:

@@ -53,6 +53,12 @@ def test_it_knows_what_an_untrained_one_does_not():
     assert perplexity(load_base("untrained:gpt2-mini")[0], TEXT) > 5000
 
 
+def test_random_weights_are_the_same_in_every_call():
+    """Else a run on them that is resumed would go on with another base than it began with."""
+    drawn = [load_base("untrained:gpt2-mini")[0].state_dict() for _ in range(2)]
+    assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+
+
 def test_its_tokenizer_is_byte_level_and_suits_the_cloze():
     tokenizer = load_tokenizer("gpt2-mini")
     for text in (TEXT, "naïve – “quotes”\n\n\ttabs 😀", "no"):

@@ -41,10 +41,13 @@ def test_a_grid_runs_once_and_is_collected(study, tmp_path):
 
     missing, sonnets = (tmp_path / "results" / name for name in ("trial-missing.csv", "trial-sonnets.json"))
     assert not missing.exists()
-    sonnets.write_text("{}")  # of an earlier collection, when there were sonnets
+    table, other = (tmp_path / "results" / name for name in ("trial-multitask.parquet", "trial-two-rows.parquet"))
+    for left in (sonnets, table, other):
+        left.write_text("{}")  # of an earlier collection, when there were sonnets; of a study called trial-two
     shutil.rmtree(tmp_path / "runs" / "trial" / batch.runs[0].name)  # a deleted run is missed, and done again, alone
     batch.collect(tmp_path / "results")
-    assert list(pd.read_csv(missing)["run"]) == [batch.runs[0].name] and not sonnets.exists()
+    assert list(pd.read_csv(missing)["run"]) == [batch.runs[0].name]
+    assert not sonnets.exists() and not table.exists() and other.exists()
     run(path, tmp_path)
     counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
     assert counts == ["x"] * 4
