@@ -78,6 +78,7 @@ def two_sides(table: pd.DataFrame) -> Figure:
         sns.lineplot(table, x=x, y="accuracy", hue="side", style="side", markers=True, dashes=False, ax=axis)
         axis.set(xlabel=label, ylabel="dev accuracy")
         axis.legend(title="")
+    axes[0].xaxis.get_major_locator().set_params(integer=True)
     return _done(figure)
 
 
