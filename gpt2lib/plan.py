@@ -84,7 +84,8 @@ def rehearsal(runs: list[Run]) -> list[Run]:
     random weights: what would fail after hours on a cluster fails here in minutes. GLUE, which has no toy data, is left
     out, and so is a notebook that cannot be cut short.
     """
-    short = {"source": "toy-few", "epochs": 1, "max_steps": 2, "batch_size": 4, "precision": "float32", "draws": 1}
+    short = {"source": "toy-few", "epochs": 1, "max_steps": 2, "batch_size": 4, "precision": "float32"}
+    short |= {"draws": 1, "max_new_tokens": 16}
     chosen: dict[tuple, Run] = {}
     for run in runs:
         known = default_values(notebook_parameters(run.notebook))

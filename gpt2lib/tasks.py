@@ -127,11 +127,17 @@ def method_named(name: str, config: GPT2Config | None = None, budget: int = 0, *
 
 @torch.no_grad()
 def complete_sonnets(
-    body: GPT2, tokenizer, examples: list[Example], seed: int = 0, temperature: float = 0.9, top_p: float = 0.9
+    body: GPT2,
+    tokenizer,
+    examples: list[Example],
+    seed: int = 0,
+    temperature: float = 0.9,
+    top_p: float = 0.9,
+    max_new_tokens: int = 256,
 ) -> list[str]:
     """Complete each sonnet from its first three lines, all in one batch: the whole texts, as long as the model made them.
 
-    A model that does not stop is stopped at n_positions.
+    A model that does not stop is stopped after max_new_tokens, or at n_positions.
     """
     device = body.wte.weight.device
     prompts = [sonnet_prompt(example)[0] for example in examples]
@@ -142,7 +148,7 @@ def complete_sonnets(
     out = body.generate(
         ids,
         mask,
-        max_new_tokens=min(256, body.config.n_positions - width),
+        max_new_tokens=min(max_new_tokens, body.config.n_positions - width),
         temperature=temperature,
         top_p=top_p,
         eos_token_id=tokenizer.eos_token_id,

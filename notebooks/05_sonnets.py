@@ -42,6 +42,7 @@ max_length: int = 384  # tokens
 temperature: float = 0.9  # of sampling; 0 is greedy
 top_p: float = 0.9  # nucleus sampling
 draws: int = 3  # completions of each prompt that the scores are averaged over
+max_new_tokens: int = 256  # of a completion, where the model does not stop by itself
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
 max_steps: int = 0  # updates after which training stops; 0 does all epochs
 examples: int = 0  # training examples, drawn once and for all; 0 takes all
@@ -141,16 +142,14 @@ show.check(
 # All prompts are completed in one batch, sampled from the most likely tokens that together have probability `top_p`.
 
 # %%
-completions = [
-    complete_sonnets(body, tokenizer, data.dev, seed=seed + draw, temperature=temperature, top_p=top_p)
-    for draw in range(draws)
-]
+sampling = dict(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+completions = [complete_sonnets(body, tokenizer, data.dev, seed + draw, **sampling) for draw in range(draws)]
 print(completions[0][0])
 
 # %% tags=["nbval-check-output"]
 kept = all(text.startswith(sonnet_prompt(e)[0]) for text, e in zip(completions[0], data.dev, strict=True))
 show.check("every completion begins with its three given lines", kept)
-again = complete_sonnets(body, tokenizer, data.dev, seed=seed, temperature=temperature, top_p=top_p)
+again = complete_sonnets(body, tokenizer, data.dev, seed, **sampling)
 show.check("the same seed writes the same sonnets", again == completions[0])
 
 # %% [markdown]
@@ -195,7 +194,7 @@ samples = [
     for e, text in zip(data.dev, completions[0], strict=True)
 ]
 metrics |= {"perplexity_before": before["perplexity"]} | scores.to_dict() | form.to_dict()
-test = complete_sonnets(body, tokenizer, data.test, seed=seed, temperature=temperature, top_p=top_p)
+test = complete_sonnets(body, tokenizer, data.test, seed, **sampling)
 files = {"sonnets.json": samples, "floors.json": floors}
 name = base_name(base_model)
 write_run(out, data, model, encoder, progress, settings, metrics, predictions, name, method, test, files)
