@@ -150,12 +150,12 @@ class Study:
 
 class Board:
     """What a study shows: events as they come, and one line for each run under way, rewritten in place on a terminal and
-    said twice a minute elsewhere."""
+    said twice a minute elsewhere, if there is news."""
 
     def __init__(self, say):
         self.live = sys.stderr.isatty()
         self.say = tqdm.write if self.live else say
-        self.bars, self.shown = {}, time.monotonic()
+        self.bars, self.lines, self.shown = {}, {}, time.monotonic()
 
     def show(self, running: dict[str, Path]) -> None:
         if time.monotonic() - self.shown < (1 if self.live else 30):
@@ -173,7 +173,9 @@ class Board:
                 f"{now['tokens_per_second']:.0f} tokens/s, {now['seconds_left'] / 60:.1f} min left"
             )
             if not self.live:
-                self.say(line)
+                if self.lines.get(name) != line:
+                    self.lines[name] = line
+                    self.say(line)
                 continue
             if name not in self.bars:
                 self.bars[name] = tqdm(bar_format="{desc}", leave=False)
