@@ -250,7 +250,7 @@ floors = worth.groupby("task")[["bag_of_words_accuracy", "majority_accuracy"]].f
 # ## What we saw, and what it does not show
 #
 # What twelve million tokens are worth depends on what may move. With LoRA alone `gpt2-mini` is nine points better on SST than
-# random weights, which few parameters cannot mend; with all parameters trained, three. On CFIMDB and Quora the two bases
+# random weights, which few parameters cannot mend; with all parameters trained, almost four. On CFIMDB and Quora the two bases
 # cannot be told apart, and a bag of words is better than both: those tasks want whole reviews weighed and questions
 # compared, and this model has read too little for that. More text would close the gap, not another adapter.
 #
