@@ -30,13 +30,11 @@ def collect(
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(run) | {"counts": run.name not in lost} for run in runs]
     pd.DataFrame(rows).to_csv(folder / f"{study}.csv", index=False, float_format="%.8g")
-    for left in ("missing.csv", "history.csv", "sonnets.json"):  # by an earlier collection
-        (folder / f"{study}-{left}").unlink(missing_ok=True)
-    for left in folder.glob(f"{study}-*.parquet"):
-        if "-" not in left.stem.removeprefix(
-            f"{study}-"
-        ):  # else it is of another study, whose name begins like this one
-            left.unlink()
+    left = [folder / f"{study}-{name}" for name in ("missing.csv", "history.csv", "sonnets.json")]
+    # with a dash more it is of another study, whose name begins like this one's
+    left += [path for path in folder.glob(f"{study}-*.parquet") if path.stem.count("-") == study.count("-") + 1]
+    for path in left:  # by an earlier collection
+        path.unlink(missing_ok=True)
     if missing:
         pd.DataFrame(missing).to_csv(folder / f"{study}-missing.csv", index=False)
     runs, rows = zip(*(pair for pair in zip(runs, rows, strict=True) if pair[1]["counts"]), strict=True)

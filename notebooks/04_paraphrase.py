@@ -106,7 +106,7 @@ show.count_table(model)
 batch = Batch.of(dev[:8])
 with torch.no_grad():
     two = model.logits(batch)  # [8, 2]
-    hidden = body(batch.input_ids)[torch.arange(len(batch.lengths)), batch.lengths - 1]  # [8, d]
+    hidden = body(batch.input_ids)[torch.arange(len(two)), batch.lengths - 1]  # [8, d]
     whole = body.logits(hidden)[:, answer_ids(tokenizer)]  # [8, 2] out of [8, V]
 show.check_close("the cloze logits are rows of the output layer", two, whole, 1e-4, "heads.ClozeHead")
 
