@@ -42,7 +42,7 @@ benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's s
 	$(MEASURE) runs/benchmarks/quora.ipynb -y '{$(SMALL), task: quora, steps: 4, parts: [training]}'
 	$(MEASURE) runs/benchmarks/cfimdb.ipynb -y '{$(SMALL), task: cfimdb, steps: 3, parts: [training]}'
 	$(MEASURE) runs/benchmarks/growth.ipynb -y '{$(REAL), sizes: [1000, 7000, 50000], parts: [growth]}'
-	$(MEASURE) runs/benchmarks/curves.ipynb -y '{$(REAL), examples: 3000, epochs: 3, parts: [curves]}'
+	$(MEASURE) runs/benchmarks/curves.ipynb -y '{$(REAL), examples: 3000, epochs: 3, seeds: [0, 1, 2], parts: [curves]}'
 
 notebooks: .venv/ready  ## execute all pairs from their .py halves and bring both in step
 	$(BIN)/python tools/execute_notebooks.py

@@ -72,10 +72,11 @@ def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylab
 
 
 def two_sides(table: pd.DataFrame) -> Figure:
-    """Dev accuracy of both sides of a benchmark (columns side, epoch, seconds, accuracy), by epochs and by time."""
+    """Dev accuracy of both sides of a benchmark (columns side, seed, epoch, seconds, accuracy), by epochs and by time; a line a seed."""
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.4), sharey=True)
     for axis, x, label in zip(axes, ("epoch", "seconds"), ("epoch", "seconds of training"), strict=True):
-        sns.lineplot(table, x=x, y="accuracy", hue="side", style="side", markers=True, dashes=False, ax=axis)
+        looks = dict(hue="side", style="side", markers=True, dashes=False, units="seed", estimator=None)
+        sns.lineplot(table, x=x, y="accuracy", **looks, ax=axis)
         axis.set(xlabel=label, ylabel="dev accuracy")
         axis.legend(title="")
     axes[0].xaxis.get_major_locator().set_params(integer=True)

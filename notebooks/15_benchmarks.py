@@ -45,6 +45,7 @@ parts: list = ["training", "curves", "waterfall", "last layer", "adapters", "dec
 base_model: str = "gpt2-mini"  # for the two learning curves, on the task's own labels
 examples: int = 160  # to train on there; 0 takes all
 epochs: int = 2  # there
+seeds: list = [0, 1]  # there
 out: str = ""  # folder whose benchmarks.csv takes the rows; "" keeps nothing
 
 # %%
@@ -80,7 +81,7 @@ pd.DataFrame(rows).round(2)
 
 # %% [markdown]
 # Faster must not mean worse: LoRA from the same pretrained weights, on the same labelled examples, at the same learning rates,
-# of both sides.
+# of both sides; a line a seed.
 
 # %%
 learnt = pd.DataFrame()
@@ -88,7 +89,9 @@ if "curves" in parts:
     body, own_tokenizer = load_base(base_model)
     weights, encoder = str(pretrained.find(base_model)), Encoder(task, own_tokenizer, 512)
     base = benchmarks.Work(body.config, lengths, batch_size, precision=precision, weights=weights)
-    learnt = benchmarks.dev_curves(base, encoder(data.sample(examples).train), encoder(data.dev), epochs, lr=3e-3)
+    learnt = benchmarks.dev_curves(
+        base, encoder(data.sample(examples).train), encoder(data.dev), epochs, 3e-3, tuple(seeds)
+    )
 figures.two_sides(learnt) if len(learnt) else None
 
 # %% [markdown]

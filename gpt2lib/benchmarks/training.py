@@ -5,6 +5,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -46,9 +47,17 @@ def training(work: Work) -> list[dict]:
     return rows
 
 
-def dev_curves(work: Work, train: list[Encoded], dev: list[Encoded], epochs: int, lr: float) -> pd.DataFrame:
+def dev_curves(
+    work: Work, train: list[Encoded], dev: list[Encoded], epochs: int, lr: float, seeds: tuple[int, ...] = (0,)
+) -> pd.DataFrame:
     """LoRA from the same weights, on the same labelled examples, at the same learning rates: dev accuracy after each epoch
-    and the seconds of training until then, of both sides (columns side, epoch, seconds, accuracy)."""
+    and the seconds of training until then, of both sides (columns side, seed, epoch, seconds, accuracy)."""
+    return pd.concat(
+        [_dev_curves(replace(work, seed=seed), train, dev, epochs, lr) for seed in seeds], ignore_index=True
+    )
+
+
+def _dev_curves(work: Work, train: list[Encoded], dev: list[Encoded], epochs: int, lr: float) -> pd.DataFrame:
     lora = LoRA(rank=RANK, targets=("q", "k", "v"))
     settings = Training(epochs=epochs, batch_size=work.batch_size, lr=lr, precision=work.precision, seed=work.seed)
     torch.manual_seed(work.seed)
@@ -66,7 +75,7 @@ def dev_curves(work: Work, train: list[Encoded], dev: list[Encoded], epochs: int
             step += 1
         seconds += time.perf_counter() - began
         rows.append({"side": "peft", "epoch": epoch + 1, "seconds": seconds, "accuracy": peer.accuracy(dev)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(seed=work.seed)
 
 
 class _EveryPosition(Classifier):
