@@ -16,10 +16,12 @@ def interval(values: np.ndarray, weights: np.ndarray | None = None, draws: int =
     seeds, examples = values.shape
     rng = np.random.default_rng(0)
     weights = np.ones(examples) if weights is None else weights
-    means = np.empty(draws)
+    of_examples, of_seeds = np.empty((draws, examples)), np.empty((draws, seeds))  # how often each is drawn
     for i in range(draws):
-        drawn = rng.integers(examples, size=examples)
-        means[i] = np.average(values[rng.integers(seeds, size=seeds)].mean(0)[drawn], weights=weights[drawn])
+        of_examples[i] = np.bincount(rng.integers(examples, size=examples), minlength=examples)
+        of_seeds[i] = np.bincount(rng.integers(seeds, size=seeds), minlength=seeds)
+    sums = np.einsum("de,de,e->d", of_examples, of_seeds @ values / seeds, weights)
+    means = sums / (of_examples @ weights)
     return tuple(np.quantile(means, (0.025, 0.975)))
 
 
