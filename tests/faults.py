@@ -101,7 +101,7 @@ def attack(folder: Path, kills: int, rng: random.Random, say=print) -> None:
 
 def start(study: Path, runs: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "gpt2lib.cli", "study", str(study), "--runs", str(runs)]
-    command += ["--results", str(runs / "results"), "--jobs", "1"]
+    command += ["--results", str(runs / "results")]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
