@@ -97,12 +97,13 @@ def test_sparse_gradients_are_refused():
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 16), (16, 4)])
 def test_muon_orthogonalises(shape):
-    """All singular values of the update are brought near 1, its directions stay."""
-    g = torch.randn(3, *shape)
-    u, _, v = torch.linalg.svd(g, full_matrices=False)
+    """All singular values of the update are brought near 1 (those that are not tiny: five iterations), its directions stay."""
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(3, *shape), full_matrices=False)
+    g = u * torch.linspace(1, 0.1, min(shape)) @ v
     update = orthogonalise(g)
     values = torch.linalg.svdvals(update)
-    assert values.max() < 1.3 and values.min() > 0.3
+    assert values.max() < 1.2 and values.min() > 0.6
     rotated = u.mT @ update @ v.mT  # diagonal in the gradient's own basis
     assert (rotated - torch.diag_embed(rotated.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-3
 
