@@ -72,7 +72,8 @@ def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylab
 
 
 def two_sides(table: pd.DataFrame) -> Figure:
-    """Dev accuracy of both sides of a benchmark (columns side, seed, epoch, seconds, accuracy), by epochs and by time; a line a seed."""
+    """Dev accuracy of both sides of a benchmark (columns side, seed, epoch, seconds, accuracy), by epochs and by time; a
+    line a seed."""
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.4), sharey=True)
     for axis, x, label in zip(axes, ("epoch", "seconds"), ("epoch", "seconds of training"), strict=True):
         looks = dict(hue="side", style="side", markers=True, dashes=False, units="seed", estimator=None)

@@ -16,12 +16,10 @@ def interval(values: np.ndarray, weights: np.ndarray | None = None, draws: int =
     seeds, examples = values.shape
     rng = np.random.default_rng(0)
     weights = np.ones(examples) if weights is None else weights
-    of_examples, of_seeds = np.empty((draws, examples)), np.empty((draws, seeds))  # how often each is drawn
+    means = np.empty(draws)
     for i in range(draws):
-        of_examples[i] = np.bincount(rng.integers(examples, size=examples), minlength=examples)
-        of_seeds[i] = np.bincount(rng.integers(seeds, size=seeds), minlength=seeds)
-    sums = np.einsum("de,de,e->d", of_examples, of_seeds @ values / seeds, weights)
-    means = sums / (of_examples @ weights)
+        drawn = np.bincount(rng.integers(examples, size=examples), minlength=examples) * weights
+        means[i] = values[rng.integers(seeds, size=seeds)].mean(0) @ drawn / drawn.sum()
     return tuple(np.quantile(means, (0.025, 0.975)))
 
 
