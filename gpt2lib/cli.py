@@ -43,8 +43,8 @@ def study(study, runs, results, jobs, engine, address, plan_only, tflops, rehear
     FILE is a TOML file such as notebooks/studies/demo.toml. A run that was interrupted goes on from its last
     checkpoint; a failed one does not stop the others and is named at the end.
     """
-    from gpt2lib.engines import Processes, Ray
-    from gpt2lib.study import Study
+    from gpt2lib.study.engines import Processes, Ray
+    from gpt2lib.study.runner import Study
 
     if address and engine != "ray":
         raise click.UsageError("--address is for --engine ray")
@@ -64,7 +64,7 @@ def study(study, runs, results, jobs, engine, address, plan_only, tflops, rehear
 
 
 def _show_plan(batch, tflops: float | None) -> None:
-    from gpt2lib.estimate import UTILISATION, estimate, measured_flops
+    from gpt2lib.study.cost import UTILISATION, estimate, measured_flops
 
     speed = UTILISATION * (tflops * 1e12 if tflops else measured_flops())
     hours = 0.0
@@ -90,7 +90,7 @@ def _show_plan(batch, tflops: float | None) -> None:
 @click.option("--output", help="The PDF [default: report/report.pdf, or report/STUDY.pdf for another than mini].")
 def report(study, results, figures, source, output):
     """Redraw the figures and rebuild the PDF from collected tables; trains nothing."""
-    from gpt2lib.report import build
+    from gpt2lib.report.pdf import build
 
     default = "report/report.pdf" if study == "mini" else f"report/{study}.pdf"
     click.echo(f"wrote {build(study, Path(results), Path(figures), Path(source), Path(output or default))}")
@@ -101,7 +101,7 @@ def report(study, results, figures, source, output):
 @click.argument("tasks", nargs=-1)
 def data(source, tasks):
     """Find, read and check the data of TASKS (all four by default), and count it."""
-    from gpt2lib.data import TASKS, load_task
+    from gpt2lib.data.load import TASKS, load_task
 
     for task in tasks or TASKS:
         load_task(task, source)
@@ -116,7 +116,7 @@ def score(predictions, labels):
     PREDICTIONS is a file such as report/results/mini-test.parquet; LABELS is the course's test table with its label
     column filled. The accuracies are printed, and written as the column test_accuracy of the study's table.
     """
-    from gpt2lib.scoring import score
+    from gpt2lib.tasks.scoring import score
 
     click.echo(score(predictions, labels).to_string(index=False, float_format="{:.4f}".format))
 

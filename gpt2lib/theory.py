@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from gpt2lib.checks import check_count
+from gpt2lib.common.checks import check_count
 
 
 def accuracy(alpha, m2, c, w2, eta, gamma) -> np.ndarray:

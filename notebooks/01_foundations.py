@@ -39,11 +39,13 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from gpt2lib import GPT2, AdamW, GPT2Config, figures, show
-from gpt2lib.attention import CausalSelfAttention
-from gpt2lib.base import load_base
-from gpt2lib.block import MLP, Block
-from gpt2lib.config import SIZES
+from gpt2lib import GPT2, AdamW, GPT2Config
+from gpt2lib.course import show
+from gpt2lib.model.attention import CausalSelfAttention
+from gpt2lib.model.base import load_base
+from gpt2lib.model.block import MLP, Block
+from gpt2lib.model.config import SIZES
+from gpt2lib.report import figures
 
 _ = torch.manual_seed(seed)
 

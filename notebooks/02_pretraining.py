@@ -56,11 +56,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from gpt2lib import GPT2, GPT2Config, card, figures, pretrain, report, show
-from gpt2lib.encoding import load_tokenizer, tokenize
-from gpt2lib.heads import LanguageModel
-from gpt2lib.record import write_pretraining
+from gpt2lib import GPT2, GPT2Config, report
+from gpt2lib.course import card, show
+from gpt2lib.data import pretraining, tokenize
+from gpt2lib.model.base import load_tokenizer
+from gpt2lib.report import figures
+from gpt2lib.study.record import write_pretraining
 from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training.objectives import LanguageModel
 
 folder = Path(out or tempfile.mkdtemp()) / name
 share = dict(zip(parts, shares, strict=True))
@@ -71,10 +74,10 @@ share = dict(zip(parts, shares, strict=True))
 # Every hundredth document of each part is held out; no model sees it in training.
 
 # %%
-documents = pretrain.corpus(source)
+documents = pretraining.corpus(source)
 train, held_out = {}, {}
 for part in parts:
-    train[part], held_out[part] = pretrain.hold_out(documents[part], every=100)
+    train[part], held_out[part] = pretraining.hold_out(documents[part], every=100)
     print(f"{part}: {len(train[part])} documents, {len(held_out[part])} held out")
 
 # %% [markdown]
@@ -86,7 +89,7 @@ for part in parts:
 # %%
 rng = random.Random(seed)
 sample = [text for part in parts for text in rng.sample(train[part], min(len(train[part]), 15_000))]
-tokenizer = pretrain.train_tokenizer(sample, vocab_size, folder)
+tokenizer = pretraining.train_tokenizer(sample, vocab_size, folder)
 text = held_out[parts[0]][0][:60]
 print(tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]))
 
@@ -105,8 +108,8 @@ show.check("the end of text is the last token", tokenizer.eos_token_id == len(to
 # %%
 end = tokenizer.eos_token_id
 ids = {part: tokenize(train[part], tokenizer) for part in parts}
-rows = pretrain.mix(ids, share, end, length, tokens, seed)
-dev_rows = {part: pretrain.pack(tokenize(held_out[part], tokenizer), end, length, 20, seed) for part in parts}
+rows = pretraining.mix(ids, share, end, length, tokens, seed)
+dev_rows = {part: pretraining.pack(tokenize(held_out[part], tokenizer), end, length, 20, seed) for part in parts}
 dev = [row for part in parts for row in dev_rows[part]]
 print(f"{len(rows)} rows of {length} tokens to train on, {len(dev)} held out")
 
@@ -150,7 +153,7 @@ show.check_close("an untrained model's loss is log(vocab_size)", torch.tensor(un
 # %%
 if embeddings == "counts":
     with torch.no_grad():
-        model.wte.weight.copy_(pretrain.count_embeddings(ids, end, len(tokenizer), n_embd))
+        model.wte.weight.copy_(pretraining.count_embeddings(ids, end, len(tokenizer), n_embd))
 
 # %%
 settings = Training(

@@ -50,12 +50,13 @@ out: str = ""  # folder for the results; "" keeps none
 # %%
 import torch
 
-from gpt2lib import baselines, figures, show
-from gpt2lib.base import base_name, load_base
-from gpt2lib.data import load_task
-from gpt2lib.encoding import Batch
-from gpt2lib.record import write_run
-from gpt2lib.tasks import Encoder, answer_ids, method_named, paraphrase_prompt, prepare
+from gpt2lib.course import show
+from gpt2lib.data import Batch, load_task
+from gpt2lib.model.base import base_name, load_base
+from gpt2lib.report import figures
+from gpt2lib.study.record import write_run
+from gpt2lib.tasks import baselines
+from gpt2lib.tasks.prepare import Encoder, answer_ids, method_named, paraphrase_prompt, prepare
 from gpt2lib.training import Training, evaluate, fit
 
 # %% [markdown]

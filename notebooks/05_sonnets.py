@@ -53,12 +53,13 @@ out: str = ""  # folder for the results; "" keeps none
 import pandas as pd
 import torch
 
-from gpt2lib import figures, show, verse
-from gpt2lib.base import base_name, load_base
-from gpt2lib.data import PROMPT_LINES, load_task
-from gpt2lib.encoding import Batch
-from gpt2lib.record import write_run
-from gpt2lib.tasks import Encoder, complete_sonnets, method_named, prepare, sonnet_prompt
+from gpt2lib.course import show
+from gpt2lib.data import PROMPT_LINES, Batch, load_task
+from gpt2lib.model.base import base_name, load_base
+from gpt2lib.report import figures
+from gpt2lib.study.record import write_run
+from gpt2lib.tasks import verse
+from gpt2lib.tasks.prepare import Encoder, complete_sonnets, method_named, prepare, sonnet_prompt
 from gpt2lib.training import Training, evaluate, fit
 
 # %% [markdown]

@@ -41,10 +41,11 @@ import tempfile
 
 import torch
 
-from gpt2lib import figures, lessons, show
 from gpt2lib.adapters import LoRA, attach, detach, from_peft, to_peft
-from gpt2lib.base import load_base
+from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
+from gpt2lib.model.base import load_base
+from gpt2lib.report import figures
 from gpt2lib.training import Training
 
 # %% [markdown]

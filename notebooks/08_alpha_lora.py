@@ -41,11 +41,12 @@ seed: int = 0  # of the head, the adapter and the order of the data
 import pandas as pd
 import torch
 
-from gpt2lib import figures, lessons, show
 from gpt2lib.adapters import AlphaLoRA, LoRA, of_size, trained_count
 from gpt2lib.adapters.alpha_lora import AlphaTrace, row_alphas
-from gpt2lib.base import load_base
+from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
+from gpt2lib.model.base import load_base
+from gpt2lib.report import figures
 from gpt2lib.training import Training
 
 # %% [markdown]

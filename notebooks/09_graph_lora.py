@@ -40,10 +40,11 @@ seed: int = 0  # of the head, the adapter and the order of the data
 # %%
 import torch
 
-from gpt2lib import figures, lessons, show
 from gpt2lib.adapters import GraphLoRA, LoRA, adapter_parameters, attach, of_size, trained_count
-from gpt2lib.base import load_base
+from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
+from gpt2lib.model.base import load_base
+from gpt2lib.report import figures
 from gpt2lib.training import Training
 
 # %% [markdown]

@@ -39,9 +39,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from gpt2lib import lessons, show
 from gpt2lib.adapters import METHODS, LoRA
 from gpt2lib.adapters.lora import LoRALinear
+from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
 from gpt2lib.training import Training
 

@@ -41,13 +41,14 @@ out: str = ""  # folder for the results; "" keeps none
 import pandas as pd
 import torch
 
-from gpt2lib import figures, lessons, show
 from gpt2lib.adapters import trained_count
-from gpt2lib.base import base_name, load_base
+from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
-from gpt2lib.multitask import labelled_by_task, mixture, prepare_tasks
-from gpt2lib.record import write_tables
-from gpt2lib.tasks import Encoder, method_named
+from gpt2lib.model.base import base_name, load_base
+from gpt2lib.report import figures
+from gpt2lib.study.record import write_tables
+from gpt2lib.tasks.multitask import labelled_by_task, mixture, prepare_tasks
+from gpt2lib.tasks.prepare import Encoder, method_named
 from gpt2lib.training import Training, evaluate, fit
 
 # %% [markdown]

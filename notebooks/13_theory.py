@@ -38,7 +38,8 @@ seed: int = 0  # of the simulation
 import numpy as np
 from ipywidgets import FloatSlider, interact
 
-from gpt2lib import figures, show
+from gpt2lib.course import show
+from gpt2lib.report import figures
 from gpt2lib.theory import accuracy, best_alpha, compare, ridge_source
 
 # %% [markdown]

@@ -40,12 +40,14 @@ out: str = ""  # folder for the results; "" keeps none
 # %%
 import pandas as pd
 
-from gpt2lib import figures, lessons, report, show
+from gpt2lib import report
 from gpt2lib.adapters import AlphaLoRA, LoRA, of_size, trained_count
 from gpt2lib.adapters.alpha_lora import AlphaTrace, row_alphas
-from gpt2lib.base import base_name, load_base
+from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
-from gpt2lib.record import write_tables
+from gpt2lib.model.base import base_name, load_base
+from gpt2lib.report import figures
+from gpt2lib.study.record import write_tables
 from gpt2lib.training import Training
 
 # %% [markdown]

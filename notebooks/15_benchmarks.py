@@ -53,12 +53,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from gpt2lib import GPT2Config, benchmarks, figures, pretrained, show
+from gpt2lib import GPT2Config, benchmarks
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, KronAB, LoRA
-from gpt2lib.base import load_base
+from gpt2lib.course import show
 from gpt2lib.data import load_task
-from gpt2lib.encoding import load_tokenizer
-from gpt2lib.tasks import Encoder
+from gpt2lib.model import pretrained
+from gpt2lib.model.base import load_base, load_tokenizer
+from gpt2lib.report import figures
+from gpt2lib.tasks.prepare import Encoder
 
 config = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=vocab_size)
 tokenizer = load_tokenizer(tokenizer_name)

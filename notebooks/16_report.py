@@ -35,7 +35,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gpt2lib import figures, report, show, statistics
+from gpt2lib import report
+from gpt2lib.course import show
+from gpt2lib.report import figures, statistics
 
 folder = Path(results) if results else report.FOLDER / "results"
 runs = pd.read_csv(folder / f"{study}.csv")

@@ -36,8 +36,8 @@ def model() -> GPT2:
 
 @pytest.fixture(scope="session")
 def toy_folder() -> Path:
-    from gpt2lib import toy
-    from gpt2lib.encoding import cache_folder
+    from gpt2lib.common.machine import cache_folder
+    from gpt2lib.data import toy
 
     return toy.write(cache_folder() / f"toy-{toy.VERSION}")
 
@@ -126,7 +126,7 @@ class Inline:
 
 def run(path, tmp_path, engine=None):
     """Run the study of that file; the study, and its errors by run."""
-    from gpt2lib.study import Study
+    from gpt2lib.study.runner import Study
 
     batch = Study(path, tmp_path / "runs")
     return batch, batch.run(engine or Inline(), lambda line: None)

@@ -33,11 +33,11 @@ NOTEBOOK = textwrap.dedent("""
     import torch
     from gpt2lib import GPT2, GPT2Config
     from gpt2lib.adapters import AlphaLoRA
-    from gpt2lib.base import base_name
+    from gpt2lib.model.base import base_name
     from gpt2lib.data import load_task
-    from gpt2lib.encoding import load_tokenizer
-    from gpt2lib.record import write_run
-    from gpt2lib.tasks import Encoder, prepare
+    from gpt2lib.model.base import load_tokenizer
+    from gpt2lib.study.record import write_run
+    from gpt2lib.tasks.prepare import Encoder, prepare
     from gpt2lib.training import Training, evaluate, fit
 
     tokenizer = load_tokenizer("gpt2-mini")

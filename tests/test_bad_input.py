@@ -6,15 +6,15 @@ import pytest
 import torch
 from conftest import REPOSITORY, random_model
 
-from gpt2lib import GPT2, AdamW, GPT2Config, adapters, cli, pretrain
+from gpt2lib import GPT2, AdamW, GPT2Config, adapters, cli
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach, from_peft, load, merge, save, to_peft
-from gpt2lib.base import load_base
-from gpt2lib.data import load_task
-from gpt2lib.generate import generate
-from gpt2lib.optimizer import Muon
-from gpt2lib.tasks import method_named
+from gpt2lib.data import load_task, pretraining
+from gpt2lib.model.base import load_base
+from gpt2lib.model.generate import generate
+from gpt2lib.tasks.prepare import method_named
 from gpt2lib.theory import accuracy
 from gpt2lib.training import Training, fit
+from gpt2lib.training.optimizer import Muon
 
 STUDY = str(REPOSITORY / "notebooks" / "studies" / "demo.toml")
 
@@ -95,9 +95,9 @@ CASES = {
     "no data": (lambda model: fit(model, [], []), "fit needs examples: 0 to train on"),
     "epochs": (lambda model: Training(epochs=0), "epochs must be an integer of at least 1"),
     "precision": (lambda model: Training(precision="fp8"), "precision must be 'float32' or 'bf16'"),
-    "corpus": (lambda model: pretrain.corpus("nowhere"), "no .txt or .txt.xz file in nowhere"),
-    "no text": (lambda model: pretrain.pack([[]], 0, 8, 1, 0), "there is no text to pack"),
-    "factors": (lambda model: pretrain.count_embeddings({}, 0, 8, 9), "8 tokens have no 9 factors"),
+    "corpus": (lambda model: pretraining.corpus("nowhere"), "no .txt or .txt.xz file in nowhere"),
+    "no text": (lambda model: pretraining.pack([[]], 0, 8, 1, 0), "there is no text to pack"),
+    "factors": (lambda model: pretraining.count_embeddings({}, 0, 8, 9), "8 tokens have no 9 factors"),
     "theory": (lambda model: accuracy(1.0, 1.0, 0.0, 1.0, 1.0, 0.0), "gamma"),
     "adapter's file": (lambda model: adapters.Spec.from_json('{"method": "lorra"}'), "no adapter method is called"),
 }

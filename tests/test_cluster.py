@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gpt2lib.study import Study
+from gpt2lib.study.runner import Study
 
 ray = pytest.importorskip("ray", reason="ray is an optional extra")
 
@@ -35,7 +35,7 @@ grid = { number = [1, 2] }
 
 
 def test_a_killed_worker_loses_no_run_and_doubles_none(study, tmp_path, cluster):
-    from gpt2lib.engines import Ray
+    from gpt2lib.study.engines import Ray
 
     batch = Study(study(RUNS), tmp_path / "runs")
     engine = Ray(address=cluster.address)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from gpt2lib.data import HASHES, TASKS, find_file, load_task
-from gpt2lib.glue import GLUE
+from gpt2lib.data.glue import GLUE
 
 TABLE = "\tid\tsentence\tsentiment\n0\ta1\tA fine film .\t3\n1\tb2\tA dull one .\t1\n"
 
@@ -32,7 +32,7 @@ def test_the_courses_files(real_data, task, counts, capsys):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_toy_data_is_seeded_balanced_and_called_toy(task, toy_folder, tmp_path):
-    from gpt2lib import toy
+    from gpt2lib.data import toy
 
     data = load_task(task, "toy")
     assert data.source == "toy" and "toy" in str(data)
@@ -60,8 +60,6 @@ def test_where_files_are_looked_for(toy_folder, tmp_path, monkeypatch):
 def test_downloads_are_checked(tmp_path, monkeypatch):
     import pooch
 
-    from gpt2lib import data
-
     asked = {}
 
     def retrieve(url, known_hash, path, fname, progressbar):
@@ -71,7 +69,7 @@ def test_downloads_are_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     monkeypatch.setenv("GPT2LIB_DATA", str(tmp_path))
     with pytest.raises(ValueError, match="not the course's file"):
-        data.find_file("sonnets.txt")
+        find_file("sonnets.txt")
     url, known_hash = asked["sonnets.txt"]
     assert url.startswith("https://") and known_hash == f"sha256:{HASHES['sonnets.txt']}"
 

@@ -23,7 +23,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_run(tmp_path):
         from pathlib import Path
         import torch
         from gpt2lib import GPT2, GPT2Config
-        from gpt2lib.checkpoint import Checkpoint
+        from gpt2lib.training.checkpoint import Checkpoint
         folder = Path(sys.argv[1])
         for write in (lambda: GPT2(GPT2Config(n_layer=1, n_embd=64, n_head=1, vocab_size=3000)).save_pretrained(folder),
                       lambda: Checkpoint(folder, "x", True).save(weights=torch.zeros(1_000_000))):
@@ -48,9 +48,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_run(tmp_path):
 def test_a_truncated_checkpoint_is_named(tmp_path):
     from conftest import random_model
 
-    from gpt2lib.encoding import Encoded
-    from gpt2lib.heads import LanguageModel
+    from gpt2lib.data import Encoded
     from gpt2lib.training import Training, fit
+    from gpt2lib.training.objectives import LanguageModel
 
     rows = [Encoded(list(range(8)))] * 8
     fit(LanguageModel(random_model()), rows, rows, Training(epochs=1, batch_size=4), folder=tmp_path, quiet=True)

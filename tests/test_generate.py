@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import random_model
 
-from gpt2lib.generate import sample
+from gpt2lib.model.generate import sample
 
 
 def prompts():

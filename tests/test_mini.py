@@ -5,11 +5,11 @@ import torch
 from conftest import REPOSITORY
 
 from gpt2lib import GPT2
-from gpt2lib.base import load_base
-from gpt2lib.encoding import Encoded, load_tokenizer
-from gpt2lib.heads import LanguageModel
-from gpt2lib.tasks import answer_ids
+from gpt2lib.data import Encoded
+from gpt2lib.model.base import load_base, load_tokenizer
+from gpt2lib.tasks.prepare import answer_ids
 from gpt2lib.training import evaluate
+from gpt2lib.training.objectives import LanguageModel
 
 FOLDER = REPOSITORY / "gpt2lib" / "weights" / "gpt2-mini"
 TEXT = (
@@ -81,7 +81,7 @@ def test_its_card_says_what_one_must_know(part):
 def test_its_cards_accuracies_are_those_of_the_study():
     import pandas as pd
 
-    from gpt2lib.report import worth
+    from gpt2lib.report.pdf import worth
 
     table = worth(pd.read_csv(REPOSITORY / "report" / "results" / "pretraining.csv"))
     table = table.set_index(["method", "base_model", "task"])["accuracy"]

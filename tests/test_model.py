@@ -8,8 +8,8 @@ import transformers
 from conftest import random_model
 
 from gpt2lib import GPT2, GPT2Config
-from gpt2lib.config import SIZES
-from gpt2lib.linear import Linear, linear
+from gpt2lib.model.config import SIZES
+from gpt2lib.model.linear import Linear, linear
 
 TOLERANCE = 1e-4
 

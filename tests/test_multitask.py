@@ -8,10 +8,10 @@ import torch
 from conftest import random_model
 
 from gpt2lib.adapters import LoRA, attach
-from gpt2lib.encoding import Batch, Encoded
-from gpt2lib.heads import Classifier, LanguageModel, LinearHead
-from gpt2lib.multitask import MultiTask, labelled_by_task, mixture
+from gpt2lib.data import Batch, Encoded
+from gpt2lib.tasks.multitask import MultiTask, labelled_by_task, mixture
 from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training.objectives import Classifier, LanguageModel, LinearHead
 
 
 def examples(count, classes, seed):

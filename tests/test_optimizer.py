@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpt2lib import AdamW
-from gpt2lib.optimizer import Muon, orthogonalise
+from gpt2lib.training.optimizer import Muon, orthogonalise
 
 
 def train(optimizer_class, steps=1000, **settings):

@@ -8,11 +8,11 @@ import torch
 from conftest import random_model
 from safetensors.torch import load_file
 
-from gpt2lib import adapters, pretrain
+from gpt2lib import adapters
 from gpt2lib.adapters import LoRA
-from gpt2lib.data import TASKS, load_task, read_sonnets
-from gpt2lib.record import write_run
-from gpt2lib.tasks import Encoder, prepare, read_submission, sonnet_prompt
+from gpt2lib.data import TASKS, load_task, pretraining, read_sonnets
+from gpt2lib.study.record import write_run
+from gpt2lib.tasks.prepare import Encoder, prepare, read_submission, sonnet_prompt
 from gpt2lib.training import Training, evaluate, fit
 
 
@@ -20,8 +20,8 @@ from gpt2lib.training import Training, evaluate, fit
 @pytest.mark.parametrize("method", ["last-linear", "full", LoRA(rank=2)], ids=["last-linear", "full", "lora"])
 def test_a_run_leaves_a_whole_record(task, method, tmp_path):
     data = load_task(task, "toy", quiet=True)
-    texts = [text for part in pretrain.corpus("toy").values() for text in part]
-    tokenizer = pretrain.train_tokenizer(texts, 300, tmp_path / "tokenizer")
+    texts = [text for part in pretraining.corpus("toy").values() for text in part]
+    tokenizer = pretraining.train_tokenizer(texts, 300, tmp_path / "tokenizer")
     model = prepare(data, random_model(vocab_size=300, n_positions=384), tokenizer, method)
     encoder = Encoder(task, tokenizer, 384)
     settings = Training(epochs=1, max_steps=2, batch_size=4)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from gpt2lib.scoring import score
+from gpt2lib.tasks.scoring import score
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gpt2lib.statistics import comparisons, interval, of_published, permutation_p, wilson
+from gpt2lib.report.statistics import comparisons, interval, of_published, permutation_p, wilson
 
 
 def examples_of(name, correct, run=None):

@@ -11,8 +11,8 @@ import pytest
 from conftest import run
 
 from gpt2lib import cli
-from gpt2lib.engines import Processes
-from gpt2lib.plan import plan, rehearsal
+from gpt2lib.study.engines import Processes
+from gpt2lib.study.plan import plan, rehearsal
 
 GRID = """
 [defaults]
@@ -213,7 +213,7 @@ def test_help_names_the_commands():
 def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
     from conftest import REPOSITORY
 
-    from gpt2lib.estimate import estimate
+    from gpt2lib.study.cost import estimate
 
     runs = plan(REPOSITORY / "notebooks" / "studies" / "demo.toml")
     by_method = {run.parameters["method"]: estimate(run) for run in runs if run.parameters.get("task") == "sst"}

@@ -6,12 +6,20 @@ import pytest
 import torch
 from conftest import random_model
 
-from gpt2lib import pretrain
 from gpt2lib.adapters import LoRA
-from gpt2lib.data import TASKS, Example, load_task, read_sonnets
-from gpt2lib.encoding import Batch, Encoded, bucketed_batches, sorted_batches, tokenize
-from gpt2lib.heads import LanguageModel
-from gpt2lib.tasks import (
+from gpt2lib.data import (
+    TASKS,
+    Batch,
+    Encoded,
+    Example,
+    bucketed_batches,
+    load_task,
+    pretraining,
+    read_sonnets,
+    sorted_batches,
+    tokenize,
+)
+from gpt2lib.tasks.prepare import (
     Encoder,
     answer_ids,
     complete_sonnets,
@@ -22,12 +30,13 @@ from gpt2lib.tasks import (
     write_submission,
 )
 from gpt2lib.training import evaluate, trained_parameters
+from gpt2lib.training.objectives import LanguageModel
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    texts = [text for part in pretrain.corpus("toy").values() for text in part]
-    return pretrain.train_tokenizer(texts, 400, tmp_path_factory.mktemp("tokenizer"))
+    texts = [text for part in pretraining.corpus("toy").values() for text in part]
+    return pretraining.train_tokenizer(texts, 400, tmp_path_factory.mktemp("tokenizer"))
 
 
 def body():
@@ -117,7 +126,7 @@ def test_the_chunked_loss_is_the_whole_loss(monkeypatch):
     model = LanguageModel(random_model())
     batch = Batch.of([Encoded(list(range(20))), Encoded(list(range(7)), start=3)])
     whole = model.losses(batch)[0]
-    monkeypatch.setattr("gpt2lib.heads.LOGITS_AT_ONCE", 4)
+    monkeypatch.setattr("gpt2lib.training.objectives.LOGITS_AT_ONCE", 4)
     assert torch.allclose(model.losses(batch)[0], whole, atol=1e-6)
     assert len(whole) == 19 + 4
 

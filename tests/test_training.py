@@ -15,9 +15,9 @@ import torch
 from conftest import random_model
 
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, Hook, KANLoRA, KronAB, LoRA, attach
-from gpt2lib.encoding import Batch, Encoded
-from gpt2lib.heads import Classifier, LanguageModel, LinearHead
+from gpt2lib.data import Batch, Encoded
 from gpt2lib.training import Training, evaluate, fit, trained_parameters
+from gpt2lib.training.objectives import Classifier, LanguageModel, LinearHead
 
 
 def examples(count, seed=0):
@@ -79,7 +79,7 @@ ADAPTERS = [
 @pytest.mark.parametrize("stop_at", [1, 7, 8, 9, 23])
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, monkeypatch, adapter, stop_at):
     expected, whole = trained(adapter=adapter)
-    from gpt2lib import training
+    from gpt2lib.training import trainer as training
 
     steps = 0
     original = training._Fit.gradients
@@ -309,12 +309,12 @@ def test_a_frozen_body_is_run_once_for_each_example():
 
 def test_logits_never_exist_for_all_tokens_at_once(monkeypatch):
     """The largest vocabulary-sized tensor is the part's, forward and backward; loss and gradients are the same."""
-    from gpt2lib import heads
+    from gpt2lib.training import objectives
 
     ids = [Encoded(torch.randint(0, 61, (n,)).tolist()) for n in (20, 9, 14)]
     seen = []
-    for limit in (heads.LOGITS_AT_ONCE, 61 * 5):
-        monkeypatch.setattr(heads, "LOGITS_AT_ONCE", limit)
+    for limit in (objectives.LOGITS_AT_ONCE, 61 * 5):
+        monkeypatch.setattr(objectives, "LOGITS_AT_ONCE", limit)
         model = LanguageModel(random_model())
         rows = []
         logits = model.body.logits
@@ -332,7 +332,7 @@ def test_frozen_weights_are_held_in_bf16_for_the_run_and_come_back(monkeypatch):
     """In bf16 no frozen matrix is cast in a step (autocast would, every time), and afterwards the base has its bits."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from gpt2lib import training
+    from gpt2lib.training import trainer as training
 
     class Casts(TorchDispatchMode):
         def __init__(self):

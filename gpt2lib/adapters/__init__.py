@@ -10,7 +10,7 @@ A new method is one file (a specification and its layer) and one import below; t
 """
 
 from gpt2lib.adapters.alpha_lora import AlphaLoRA
-from gpt2lib.adapters.base import METHODS, Hook, Spec, adapter_parameters, attach, attached_spec, detach, merge
+from gpt2lib.adapters.base import METHODS, Spec, adapter_parameters, attach, attached_spec, detach, merge
 from gpt2lib.adapters.files import load, save
 from gpt2lib.adapters.graph_lora import GraphLoRA
 from gpt2lib.adapters.kan_lora import KANLoRA
@@ -18,6 +18,7 @@ from gpt2lib.adapters.krona import KronA, KronAB
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.adapters.peft_format import from_peft, to_peft
 from gpt2lib.adapters.size import of_size, trained_count
+from gpt2lib.training.hooks import Hook
 
 __all__ = [
     "METHODS",

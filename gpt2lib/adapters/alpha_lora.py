@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import Hook
 from gpt2lib.adapters.lora import LoRA, LoRALinear
-from gpt2lib.checks import check_count
-from gpt2lib.model import GPT2
-from gpt2lib.optimizer import AdamW
+from gpt2lib.common.checks import check_count
+from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.training.hooks import Hook
+from gpt2lib.training.optimizer import AdamW
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gpt2lib.model import GPT2
+from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.training.hooks import Hook
 
 METHODS: dict[str, type["Spec"]] = {}  # every imported specification, by its name
 TARGETS = {"q": "attn.q", "k": "attn.k", "v": "attn.v", "o": "attn.o", "up": "mlp.up", "down": "mlp.down"}
@@ -51,28 +52,6 @@ class AdaptedLinear(AdapterLayer):
         weight = self.base.weight
         weight.copy_(weight.double() + self.delta_weight())
         return self.base
-
-
-class Hook:
-    """Something that `training.fit` calls before every step, for what one optimiser and one loss do not cover.
-
-    run, which `before_step` gets, has `progress`, `settings`, `model`, `train`, `batch(examples)`, and
-    `gradients(examples)`, which fills .grad and returns the loss. Whatever the hook does must follow from these, its
-    own state and the step's number, so that a resumed run repeats it.
-    """
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Those that the hook updates itself; fit's own optimiser leaves them alone."""
-        return []
-
-    def before_step(self, run) -> None:
-        raise NotImplementedError
-
-    def state_dict(self) -> dict:
-        return {}
-
-    def load_state_dict(self, state: dict) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -160,7 +139,7 @@ def merge(model: GPT2) -> GPT2:
 
 
 def attached_spec(model: GPT2) -> Spec | None:
-    return getattr(model, "adapter", None)
+    return model.adapter
 
 
 def adapter_layers(model: GPT2) -> list[tuple[str, AdapterLayer]]:

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gpt2lib.adapters.base import Spec, adapter_parameters, adapter_state, attach, attached_spec, detach
-from gpt2lib.model import GPT2
-from gpt2lib.whole import write_json, write_tensors
+from gpt2lib.common.whole import write_json, write_tensors
+from gpt2lib.model.gpt2 import GPT2
 
 
 def save(model: GPT2, folder: str | Path) -> None:

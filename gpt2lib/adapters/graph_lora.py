@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdapterLayer
 from gpt2lib.adapters.lora import LoRA
-from gpt2lib.attention import KVCache, causal_mask, rows_at
-from gpt2lib.checks import check_count
-from gpt2lib.model import GPT2
+from gpt2lib.common.checks import check_count
+from gpt2lib.model.attention import KVCache, causal_mask, rows_at
+from gpt2lib.model.gpt2 import GPT2
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import AdapterLayer, Hook
+from gpt2lib.adapters.base import AdapterLayer
 from gpt2lib.adapters.lora import LoRA
-from gpt2lib.checks import check_count
-from gpt2lib.model import GPT2
+from gpt2lib.common.checks import check_count
+from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.training.hooks import Hook
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
-from gpt2lib.checks import check_count, check_dropout
-from gpt2lib.model import GPT2
+from gpt2lib.common.checks import check_count, check_dropout
+from gpt2lib.model.gpt2 import GPT2
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gpt2lib.adapters.base import TARGETS, attach, attached_spec, detach
 from gpt2lib.adapters.lora import LoRA
-from gpt2lib.model import GPT2
-from gpt2lib.whole import write_json, write_tensors
+from gpt2lib.common.whole import write_json, write_tensors
+from gpt2lib.model.gpt2 import GPT2
 
 FUSED = "attn.c_attn"
 MODULES = {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 from gpt2lib.adapters.base import Spec, adapter_parameters, attach
-from gpt2lib.config import GPT2Config
-from gpt2lib.model import GPT2
+from gpt2lib.model.config import GPT2Config
+from gpt2lib.model.gpt2 import GPT2
 
 
 def trained_count(spec: Spec, config: GPT2Config) -> int:

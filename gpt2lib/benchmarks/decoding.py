@@ -3,7 +3,7 @@
 import torch
 
 from gpt2lib.benchmarks.work import Work, in_turns, row
-from gpt2lib.model import GPT2
+from gpt2lib.model.gpt2 import GPT2
 
 
 @torch.no_grad()

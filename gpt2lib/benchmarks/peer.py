@@ -8,8 +8,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gpt2lib.adapters import LoRA
 from gpt2lib.benchmarks.work import CLASSES, Work
-from gpt2lib.encoding import Encoded
-from gpt2lib.training import autocast
+from gpt2lib.data.batches import Encoded
+from gpt2lib.training.trainer import autocast
 
 
 class Peer:

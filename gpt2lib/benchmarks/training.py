@@ -11,14 +11,15 @@ import pandas as pd
 import torch
 
 from gpt2lib.adapters import LoRA, Spec, attach
-from gpt2lib.attention import rows_at
 from gpt2lib.benchmarks.peer import Peer, their_steps
-from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, matmul_peak, row, wait
-from gpt2lib.encoding import Batch, Encoded
-from gpt2lib.heads import Classifier, LinearHead
-from gpt2lib.model import GPT2
-from gpt2lib.optimizer import AdamW
-from gpt2lib.training import Training, _Fit, autocast, fit
+from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, row
+from gpt2lib.common.machine import matmul_peak, wait
+from gpt2lib.data.batches import Batch, Encoded
+from gpt2lib.model.attention import rows_at
+from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.training.objectives import Classifier, LinearHead
+from gpt2lib.training.optimizer import AdamW
+from gpt2lib.training.trainer import Training, _Fit, autocast, fit
 
 
 def our_run(work: Work, method: Spec | str, classifier: type[Classifier] = Classifier) -> _Fit:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from gpt2lib.config import GPT2Config
-from gpt2lib.encoding import Encoded
-from gpt2lib.model import GPT2
-from gpt2lib.record import environment
-from gpt2lib.whole import write_whole
+from gpt2lib.common.machine import environment, wait
+from gpt2lib.common.whole import write_whole
+from gpt2lib.data.batches import Encoded
+from gpt2lib.model.config import GPT2Config
+from gpt2lib.model.gpt2 import GPT2
 
 RANK, CLASSES = 8, 5
 
@@ -105,17 +105,3 @@ def keep(work: Work, task: str, rows: list[dict], folder: Path) -> None:
     same = [*about, "quantity", "peer"]
     table = table.drop_duplicates(same, keep="last")
     write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format="%.6g"))
-
-
-def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (1024, 2048, 4096)) -> float:
-    """FLOP/s of the fastest product of two square matrices."""
-    peak = 0.0
-    for n in sizes:
-        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-        peak = max(peak, 2 * n**3 / in_turns({"matmul": lambda a=a, b=b: a @ b}, 5)["matmul"].min())
-    return peak
-
-
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

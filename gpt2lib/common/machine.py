@@ -1,0 +1,71 @@
+"""Facts of the machine and of this installation: where files are kept, hardware, versions, memory."""
+
+import os
+import platform
+import resource
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "sacrebleu", "papermill")
+
+
+def cache_folder() -> Path:
+    """Where downloads, toy data and token ids are kept: GPT2LIB_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("GPT2LIB_CACHE") or Path.home() / ".cache" / "gpt2lib")
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held, in MB: of the GPU if there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def environment() -> dict:
+    """Hardware, versions, and the revision of the code."""
+    cuda = torch.cuda.is_available()
+    threads = torch.get_num_threads()
+    here = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return {
+        "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {threads} thread{'s' * (threads > 1)}",
+        "revision": git("rev-parse", "--short", "HEAD") or "no git",
+        "revision_clean": not git("status", "--porcelain"),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def wait() -> None:
+    """Until the GPU, if there is one, has done what it was asked to."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (1024, 2048, 4096)) -> float:
+    """FLOP/s of the fastest product of two square matrices."""
+    peak = 0.0
+    for n in sizes:
+        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+        for _ in range(6):
+            wait()
+            began = time.perf_counter()
+            a @ b
+            wait()
+            peak = max(peak, 2 * n**3 / (time.perf_counter() - began))
+    return peak

@@ -1,0 +1,107 @@
+"""What the adapters' notebooks share: the properties that every adapter must have, checked on a real base, and a fair
+comparison of methods on one task."""
+
+import tempfile
+from dataclasses import replace
+
+import pandas as pd
+import torch
+
+from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
+from gpt2lib.course.show import check, check_close
+from gpt2lib.data.load import TaskData
+from gpt2lib.model.base import load_base
+from gpt2lib.tasks.prepare import Encoder, prepare
+from gpt2lib.training.optimizer import AdamW
+from gpt2lib.training.trainer import Training, evaluate, fit
+
+
+def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
+    """Attach, train for 20 steps on random tokens, and check each property that an adapter must have; prints them."""
+    body, _ = load_base(base_model)
+    torch.manual_seed(seed)
+    ids = torch.randint(0, body.config.vocab_size, (3, 24))
+    later = ids.clone()
+    later[:, 16] = (ids[:, 16] + 1) % body.config.vocab_size
+
+    @torch.no_grad()
+    def run(model, ids=ids, mask=None):
+        return model.eval()(ids, mask)
+
+    before = run(body)
+    check_close("attaching changes no output", run(attach(body, spec)), before, 2e-5, "the factor that starts at 0")
+    frozen = {name: p.clone() for name, p in body.named_parameters() if not p.requires_grad}
+    optimizer = AdamW([p for p in body.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(20):
+        body.train()(ids).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    same = all(torch.equal(p, frozen[name]) for name, p in body.named_parameters() if name in frozen)
+    check("after 20 steps the base's weights are the same bits", same)
+    trained = run(body)
+    check("after 20 steps the outputs have changed", (trained - before).abs().max().item() > 1e-3)
+
+    seen = run(body, later)[:, :16]
+    check_close("a changed token changes no earlier output", seen, trained[:, :16], 1e-5, "causality")
+    filler = torch.zeros(3, 5, dtype=torch.long)
+    ones = torch.ones_like(ids)
+    left = run(body, torch.cat([filler, ids], 1), torch.cat([filler, ones], 1))[:, 5:]
+    right = run(body, torch.cat([ids, filler], 1))[:, :24]
+    check_close("padding on the left changes nothing", left, trained, 1e-3)
+    check_close("padding on the right changes nothing", right, trained, 1e-3)
+    expected = ids
+    for _ in range(6):
+        expected = torch.cat([expected, body.logits(run(body, expected)[:, -1]).argmax(-1, keepdim=True)], 1)
+    cached = body.generate(ids, max_new_tokens=6, temperature=0)
+    check("generation with the cache gives the same tokens as without", torch.equal(cached, expected))
+
+    gradients = []
+    for body.gradient_checkpointing in (False, True):
+        body.zero_grad()
+        body(ids).square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in adapter_parameters(body).values()]))
+    close = (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
+    check("gradient checkpointing gives the same gradients", bool(close), (gradients[0] - gradients[1]).abs().max())
+    with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+        rounded = run(body)
+    error = ((rounded.float() - trained).abs().mean() / trained.abs().mean()).item()
+    check("in bf16 the outputs are the same within 5 %", error < 0.05, error)
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(body, folder)
+        again, _ = load_base(base_model)
+        check_close("saved and loaded on a fresh base it gives the same outputs", run(load(again, folder)), trained, 0)
+    exact = run(again.double())
+    try:
+        merge(again)
+    except ValueError:
+        check_close("it cannot be merged, says so, and is left as it was", run(again), exact, 0)
+    else:
+        check_close("merging is exact in float64", run(again), exact, 1e-10, "merged()")
+
+
+def comparison(
+    methods: dict[str, str | Spec],
+    learning_rates: dict[str, float],
+    data: TaskData,
+    base_model: str,
+    settings: Training,
+    hooks: dict[str, list] | None = None,
+    max_length: int | None = None,
+) -> tuple[dict, pd.DataFrame]:
+    """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
+
+    methods, learning_rates, hooks: by name. max_length: tokens of a text, as many as the model takes by default.
+    """
+    models, rows = {}, {}
+    for name, method in methods.items():
+        body, tokenizer = load_base(base_model)
+        encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
+        torch.manual_seed(settings.seed)
+        model = models[name] = prepare(data, body, tokenizer, method)
+        train, dev = encoder(data.train), encoder(data.dev)
+        fit(model, train, dev, replace(settings, lr=learning_rates[name]), hooks=(hooks or {}).get(name, []))
+        trained = adapter_parameters(body) if isinstance(method, Spec) else dict(model.named_parameters())
+        rows[name] = {"trained": sum(p.numel() for p in trained.values() if p.requires_grad)}
+        rows[name] |= evaluate(model, dev)[0]
+    return models, pd.DataFrame(rows).T.astype({"trained": int}).round(3)

@@ -1,0 +1,25 @@
+"""Texts: reading and checking the tasks' files, toy data, token ids, batches, and text to pretrain on.
+
+It knows no model; training, tasks and all above them may call it.
+"""
+
+from gpt2lib.data.batches import Batch, Encoded, bucketed_batches, sorted_batches
+from gpt2lib.data.example import Example
+from gpt2lib.data.load import HASHES, PROMPT_LINES, TASKS, TaskData, find_file, load_task, read_sonnets
+from gpt2lib.data.tokens import tokenize
+
+__all__ = [
+    "HASHES",
+    "PROMPT_LINES",
+    "TASKS",
+    "Batch",
+    "Encoded",
+    "Example",
+    "TaskData",
+    "bucketed_batches",
+    "find_file",
+    "load_task",
+    "read_sonnets",
+    "sorted_batches",
+    "tokenize",
+]

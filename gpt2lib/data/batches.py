@@ -1,0 +1,83 @@
+"""From token ids to batches: padded on the right, of similar length, in a seeded order."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as the model reads it.
+
+    ids: its tokens. label: its class, or None. start: the first token that counts in a language-model loss. task: which
+    of several tasks it belongs to. features: what a frozen body makes of it, [n_embd], once that is computed.
+    """
+
+    ids: Sequence[int]
+    label: int | None = None
+    start: int = 1
+    task: int = 0
+    features: Tensor | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples padded on the right, so that a causal model needs no mask.
+
+    input_ids: [batch, seq]. lengths, starts, tasks: [batch]. labels: [batch], -1 where there is none. features: of a
+    frozen body, [batch, n_embd], or None.
+    """
+
+    input_ids: Tensor
+    lengths: Tensor
+    starts: Tensor
+    labels: Tensor
+    tasks: Tensor
+    features: Tensor | None = None
+
+    @classmethod
+    def of(cls, examples: Sequence[Encoded], device="cpu") -> "Batch":
+        lengths = torch.tensor([len(e.ids) for e in examples])
+        input_ids = torch.zeros(len(examples), int(lengths.max()), dtype=torch.long)
+        for row, example in zip(input_ids, examples, strict=True):
+            row[: len(example.ids)] = torch.as_tensor(np.asarray(example.ids, dtype=np.int64))
+        starts = torch.tensor([e.start for e in examples])
+        labels = torch.tensor([-1 if e.label is None else e.label for e in examples])
+        tasks = torch.tensor([e.task for e in examples])
+        tensors = [input_ids, lengths, starts, labels, tasks]
+        if all(e.features is not None for e in examples):
+            tensors.append(torch.stack([e.features for e in examples]))
+        return cls(*(t.to(device, non_blocking=True) for t in tensors))
+
+    def select(self, rows: Tensor) -> "Batch":
+        """Some of the rows, without the padding that the others needed. rows: indices."""
+        lengths = self.lengths[rows]
+        input_ids = self.input_ids[rows, : int(lengths.max())]
+        features = None if self.features is None else self.features[rows]
+        return Batch(input_ids, lengths, self.starts[rows], self.labels[rows], self.tasks[rows], features)
+
+
+def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch as lists of indices: random, but of similar length, in random order.
+
+    Every index occurs once; the same seed and epoch give the same batches. Sorting inside pools of 50 batches keeps
+    the padding low and still mixes the examples.
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    pool = 50 * batch_size
+    order = [i for at in range(0, len(order), pool) for i in sorted(order[at : at + pool], key=lambda i: lengths[i])]
+    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Batches for evaluation, longest first, with next to no padding."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

@@ -1,0 +1,111 @@
+"""Decoding for GPT-2: greedy or sampled, batched, with a key/value cache. `GPT2.generate` is this function."""
+
+import torch
+from torch import Tensor
+
+from gpt2lib.model.attention import KVCache
+
+
+@torch.no_grad()
+def generate(
+    model,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    eos_token_id: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Continue every prompt of a batch: [batch, seq] -> [batch, seq + new], new <= max_new_tokens.
+
+    attention_mask: [batch, seq], 1 = real token; prompts of unequal length may be padded on either side, and are
+    returned as they were given. temperature 0 is greedy. A row that has produced eos_token_id is filled with it, and
+    decoding stops when all rows have. Sampling draws from `generator` alone, so the same seed gives the same text.
+    Raises ValueError for an empty prompt, an impossible setting, or more tokens than n_positions.
+    """
+    batch, seq = input_ids.shape
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+    if mask.shape != input_ids.shape:
+        raise ValueError(f"attention_mask is {list(mask.shape)}, expected {[batch, seq]}")
+    lengths = mask.sum(1)  # [batch]
+    if batch == 0 or seq == 0 or lengths.min() < 1:
+        raise ValueError("generate needs at least one real token in every row: begin an empty prompt with an end token")
+    if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+        raise ValueError(
+            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: need temperature >= 0, top_k >= 1, 0 < top_p <= 1"
+        )
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+    if max_new_tokens == 0:
+        return input_ids
+    if (needed := int(lengths.max()) + max_new_tokens) > model.config.n_positions:
+        raise ValueError(
+            f"prompt and max_new_tokens={max_new_tokens} make {needed} tokens, more than "
+            f"n_positions={model.config.n_positions}; ask for fewer"
+        )
+    was_training = model.training
+    model.eval()
+
+    # the real tokens of every row moved to the right, in order, so that all rows continue in the same column
+    order = mask.argsort(dim=1, stable=True)  # [batch, seq]
+    ids, mask = input_ids.gather(1, order), mask.gather(1, order)
+    drop = seq - int(lengths.max())  # columns that are padding everywhere
+    ids, mask = ids[:, drop:], mask[:, drop:]
+
+    cache = KVCache(ids.shape[1] + max_new_tokens)
+    padded = bool((mask == 0).any())
+    ended = torch.zeros(batch, dtype=torch.bool, device=ids.device)
+    new = []
+    for _ in range(max_new_tokens):
+        h = model(ids, mask if padded else None, cache)
+        token = sample(model.logits(h[:, -1]), temperature, top_k, top_p, generator)  # [batch]
+        if eos_token_id is not None:
+            token = token.masked_fill(ended, eos_token_id)
+            ended |= token == eos_token_id
+        new.append(token)
+        if eos_token_id is not None and ended.all():
+            break
+        ids = token[:, None]
+        mask = torch.cat([mask, mask.new_ones(batch, 1)], dim=1)
+    model.train(was_training)
+    return torch.cat([input_ids, torch.stack(new, dim=1)], dim=1)
+
+
+def sample(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
+) -> Tensor:
+    """Draw one token a row from logits: [batch, vocab_size] -> [batch].
+
+    top_k keeps the k likeliest tokens (Fan et al. 2018), top_p the fewest whose probability reaches p (nucleus
+    sampling, Holtzman et al. 2020), in this order.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits = logits.float() / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        kth = logits.topk(top_k).values[:, -1:]  # [batch, 1]
+        logits = logits.masked_fill(logits < kth, float("-inf"))
+    probability = logits.softmax(-1)
+    token = draw(probability, generator)  # [batch, 1]
+    while top_p is not None and top_p < 1:
+        # a token is in the nucleus if the likelier ones do not reach p; drawing again what is not, and nothing less
+        # likely, draws from the nucleus in a few rounds, where sorting the vocabulary would take longer than the model
+        drawn = probability.gather(-1, token)
+        outside = (probability * (probability > drawn)).sum(-1, keepdim=True) >= top_p  # [batch, 1]
+        if not outside.any():
+            break
+        probability = probability.masked_fill(outside & (probability <= drawn), 0)
+        token = torch.where(outside, draw(probability, generator), token)
+    return token.squeeze(-1)
+
+
+def draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One index a row in proportion to the weights, by the inverse of their sums: [batch, vocab_size] -> [batch, 1].
+
+    torch.multinomial draws a number for every index instead, which takes as long as a small model's step.
+    """
+    sums = weights.cumsum(-1)
+    height = 1 - torch.rand(len(weights), 1, generator=generator, device=weights.device)  # (0, 1]
+    return torch.searchsorted(sums, height * sums[:, -1:])

@@ -1,0 +1,8 @@
+"""From tables to figures, statistics and the PDF; it trains nothing. The only place that plots.
+
+Notebooks and the command line call it.
+"""
+
+from gpt2lib.report.pdf import FOLDER, alpha_gain, build, sonnet_scores, summarise, worth
+
+__all__ = ["FOLDER", "alpha_gain", "build", "sonnet_scores", "summarise", "worth"]

@@ -1,0 +1,213 @@
+"""The report: from a study's collected tables to summaries with intervals, figures, and the PDF. Trains nothing.
+
+Each figure lies beside the table that it was drawn from; the Typst source reads those tables and no other number.
+"""
+
+import datetime
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gpt2lib import theory
+from gpt2lib.common.whole import write_whole
+from gpt2lib.report import figures, statistics
+
+PUBLISHED_SONNET_CHRF = "chrF"  # the metric of published.csv that the sonnet figure marks
+FOLDER = Path(__file__).resolve().parents[2] / "report"  # of the checkout, for notebooks, wherever they run
+EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp: the same tables give the same bytes
+
+
+def build(study: str, results: Path, figure_folder: Path, source: Path, output: Path) -> Path:
+    """Draw the figures of a collected study and compile the PDF; returns its path.
+
+    What other studies and the benchmarks left in `results` is shown, too. Raises FileNotFoundError if the study was not
+    collected, and ValueError for a table with a column missing.
+    """
+    table_path = results / f"{study}.csv"
+    if not table_path.is_file():
+        raise FileNotFoundError(f"there is no {table_path}; run `gpt2lib study notebooks/studies/{study}.toml` first")
+    runs = pd.read_csv(table_path)
+    needed = {"task", "method", "name", "part", "counts", "base_model", "seed"}
+    needed |= {"trained_params", "seconds", "peak_memory_mb"}
+    if missing := needed - set(runs.columns):
+        raise ValueError(f"{table_path}: no column {', '.join(sorted(missing))}; collect the study again")
+    folder = figure_folder / study
+    folder.mkdir(parents=True, exist_ok=True)
+    published = pd.read_csv(source.parent / "published.csv")
+    _save(folder, "published", statistics.of_published(published))
+    drawn = _draw_study(runs, study, results, folder, published) | _draw_others(study, results, folder)
+
+    import typst  # only the report needs it
+
+    root = Path(os.path.commonpath([p.resolve() for p in (source, results, folder)]))
+    inputs = {"study": study, "results": _below(results, root), "figures": _below(folder, root)}
+    inputs["drawn"] = ",".join(sorted(drawn))
+    settings = dict(root=str(root), sys_inputs=inputs, ignore_system_fonts=True, timestamp=int(EPOCH.timestamp()))
+    try:
+        write_whole(output, lambda partial: typst.compile(str(source), output=str(partial), **settings))
+    except typst.TypstError as error:
+        raise ValueError(f"{source}: {str(error).strip().splitlines()[0]}") from None
+    return output
+
+
+def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
+    """The study's own tables and figures; returns the names of those that not every study has."""
+    history = pd.read_csv(results / f"{study}-history.csv")
+    examples = pd.read_parquet(results / f"{study}-examples.parquet")
+    drawn = set()
+
+    main = runs[(runs["part"] == "main") & (runs["task"] != "pretraining")]
+    counted = main[main["counts"]]
+    methods = summarise(counted, examples)
+    _save(folder, "methods", methods, figures.methods(methods))
+    adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
+    _save(folder, "learning-curves", adapted, figures.learning_curves(adapted, methods))
+    _save(folder, "cost", methods, figures.cost(methods), keep_table=False)
+    of_main = examples[examples["run"].isin(counted["run"])]
+    _save(folder, "comparisons", statistics.comparisons(of_main))
+    tried = main[(main["seed"] == main["seed"].min()) & (main["task"] != "sonnets")]
+    tried = tried[tried.groupby(["task", "name"])["lr"].transform("nunique") > 1]  # others took another task's rate
+    if len(tried):
+        tried = tried[["task", "name", "lr", "accuracy"]].rename(columns={"accuracy": "value"})
+        _save(folder, "rates", tried, figures.rates(tried))
+        drawn.add("rates")
+    for part in ("glue", "weight decay"):
+        of_part = runs[(runs["part"] == part) & runs["counts"]]
+        if len(of_part):
+            _save(folder, part.replace(" ", "-"), summarise(of_part, examples))
+            drawn.add(part.replace(" ", "-"))
+    table = runs[runs["part"] == "batch and rate"]
+    if len(table):
+        _save(folder, "batch-and-rate", table[["task", "method", "batch_size", "lr", "accuracy"]])
+        drawn.add("batch-and-rate")
+    pretraining = history[history["task"] == "pretraining"].dropna(axis=1, how="all")
+    if len(pretraining):
+        _save(folder, "pretraining", pretraining, figures.pretraining(pretraining))
+        drawn.add("pretraining")
+    if (results / f"{study}-missing.csv").is_file():
+        drawn.add("missing")
+    if (poems := results / f"{study}-sonnets.json").is_file():
+        sonnets = json.loads(poems.read_text(encoding="utf-8"))
+        scores = sonnet_scores(counted, sonnets)
+        reference = published[published["metric"] == PUBLISHED_SONNET_CHRF]
+        _save(folder, "sonnets", scores, figures.sonnet_scores(scores, reference))
+        drawn.add("sonnets")
+    if (path := results / f"{study}-multitask.parquet").is_file():
+        table = pd.read_parquet(path)
+        columns = ["an adapter each", "one for all"]
+        spread = table.groupby(["task_name", "metric"], sort=False)[columns].agg(["mean", "std"])
+        spread.columns = [f"{column} {statistic}" for column, statistic in spread.columns]
+        _save(folder, "multitask", spread.reset_index())
+        drawn.add("multitask")
+    return drawn
+
+
+def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
+    """What comes from elsewhere than the study: the theory, the benchmarks, the other studies on real data."""
+    drawn = set()
+    settings = {f"beta = {beta:g}": (beta, 2.0, 1.0) for beta in (-0.5, 0.0, 0.4, 0.7, 0.95)}  # beta, eta, gamma
+    lines, points, best = theory.compare(settings, np.linspace(-1, 6, 141), np.array([-1, 0, 0.5, 1, 2, 3, 4.5, 6]))
+    _save(folder, "theory", points, figures.accuracy_over_alpha(lines, points, best))
+    if study == "demo":  # toy data: real results do not belong beside them
+        return drawn
+    if (results / "benchmarks.csv").is_file():
+        waterfall = pd.read_csv(results / "waterfall.csv", index_col=0)
+        _save(folder, "waterfall", waterfall, figures.waterfall(waterfall))
+        drawn.add("benchmarks")
+    if (results / "benchmark-curves.csv").is_file():
+        curves = pd.read_csv(results / "benchmark-curves.csv", index_col=0)
+        _save(folder, "two-sides", curves, figures.two_sides(curves))
+        drawn.add("two-sides")
+    if (results / "pretraining.csv").is_file():
+        _save(folder, "worth", worth(pd.read_csv(results / "pretraining.csv")))
+        drawn.add("worth")
+    if (results / "alpha-accuracy.parquet").is_file():
+        accuracy = pd.read_parquet(results / "alpha-accuracy.parquet")
+        _save(folder, "alpha-accuracy", accuracy, figures.small_data(accuracy))
+        rows = pd.read_parquet(results / "alpha-rows.parquet")
+        _save(folder, "alpha-rows", rows, figures.alpha_agreement(rows), keep_table=False)
+        trace = pd.read_parquet(results / "alpha-trace.parquet")
+        _save(folder, "alpha-paths", trace, figures.alpha_paths(trace), keep_table=False)
+        _save(folder, "alpha-gain", alpha_gain(accuracy))
+        drawn.add("alpha")
+    return drawn
+
+
+def alpha_gain(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """alpha-LoRA's dev accuracy minus LoRA's over the pairs of runs with the same examples, and its 95 % interval: one row."""
+    pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
+    gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
+    return pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}])
+
+
+def worth(runs: pd.DataFrame) -> pd.DataFrame:
+    """What pretraining is worth: one row for each task, method and base model, by the learning rate that was best on dev."""
+    best = runs.loc[runs.groupby(["task", "method", "base_model"])["accuracy"].idxmax()]
+    columns = ["task", "method", "base_model", "base_params", "lr", "epochs", "accuracy"]
+    columns += ["bag_of_words_accuracy", "majority_accuracy"]
+    return figures.ordered(best[columns], "task")
+
+
+def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
+    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds and dev
+    examples (`statistics.interval`).
+
+    The floors of each task stand as methods of their own: "majority class", "bag of words", "before training".
+    """
+    rows = []
+    for (task, name), group in runs.groupby(["task", "name"], sort=False):
+        per_example = examples[examples["run"].isin(group["run"])]
+        metric = "perplexity" if task == "sonnets" else "accuracy"
+        low, high = statistics.interval(statistics.scores(per_example), statistics.weights(per_example))
+        if task == "sonnets":
+            low, high = np.exp([low, high])
+        row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
+        row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
+        costs = ("trained_params", "trained_params_head", "seconds", "tokens_per_second", "peak_memory_mb", "steps")
+        row |= {column: group[column].mean() for column in ("macro_f1", *costs) if column in group}
+        row |= {
+            column: group[column].iloc[0]
+            for column in ("lr", "weight_decay", "batch_size", "epochs", "rank", "targets")
+        }
+        rows.append(row)
+    for task, group in runs.groupby("task", sort=False):
+        if "bag_of_words_accuracy" in group and group["bag_of_words_accuracy"].notna().any():
+            count = (examples["run"] == group.iloc[0]["run"]).sum()
+            for method, column in (("majority class", "majority_accuracy"), ("bag of words", "bag_of_words_accuracy")):
+                value = group.iloc[0][column]
+                low, high = statistics.wilson(value, count)
+                row = {"task": task, "method": method, "base_model": "", "metric": "accuracy", "value": value}
+                row |= {"low": low, "high": high, "trained_params": 0.0}
+                if method == "bag of words":
+                    row |= {"macro_f1": group.iloc[0]["bag_of_words_macro_f1"]}
+                    row |= {"trained_params": group.iloc[0]["bag_of_words_params"]}
+                rows.append(row)
+        elif "perplexity_before" in group and group["perplexity_before"].notna().any():
+            value = group.iloc[0]["perplexity_before"]
+            rows.append({"task": task, "method": "before training", "metric": "perplexity", "value": value})
+    return figures.ordered(pd.DataFrame(rows), "task", "method")
+
+
+def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
+    """The overlap scores and the form of each method's sonnets, and those of the floors below them."""
+    columns = ["chrf_whole", "chrf_continuation", "bleu_whole", "bleu_continuation"]
+    form = ["lines", "rhyme_rate", "copied_line_rate"]
+    ours = runs[runs["task"] == "sonnets"].groupby("name", sort=False)[columns + form].mean()
+    floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
+    ours = ours.loc[figures.in_order(ours.index)]
+    return pd.concat([ours, floors]).rename_axis("method").reset_index()
+
+
+def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:
+    if keep_table:
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
+    if figure is not None:
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+
+
+def _below(path: Path, root: Path) -> str:
+    return "/" + path.resolve().relative_to(root).as_posix()

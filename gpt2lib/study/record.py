@@ -1,0 +1,153 @@
+"""What a run leaves behind: result.json and the files beside it. Notebooks call `write_run` in their last cell."""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+from accelerate import PartialState
+
+from gpt2lib import adapters
+from gpt2lib.common.machine import environment
+from gpt2lib.common.whole import write_json, write_tensors
+from gpt2lib.data.load import TaskData
+from gpt2lib.tasks.prepare import write_submission
+from gpt2lib.training.checkpoint import Progress
+from gpt2lib.training.trainer import Training, predict, trained_parameters
+
+
+def write_run(
+    folder: str | Path,
+    data: TaskData,
+    model,
+    encoder,
+    progress: Progress,
+    settings: Training,
+    metrics: dict,
+    predictions: list,
+    base_model: str,
+    method: str,
+    test_predictions: list | None = None,
+    files: dict | None = None,
+) -> None:
+    """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
+    example), the trained weights (adapter/ and head.safetensors), and last of all result.json. Nothing if folder is "".
+
+    metrics, predictions: what the run measured on dev, and for each example (see `evaluate`). test_predictions: texts for sonnets; classes are predicted here.
+    files: further JSON files, by name.
+    """
+    if not folder:
+        return
+    folder = Path(folder)
+    dev = encoder(data.dev, score_from_prompt=True)
+    if data.classes and data.test:  # several processes share the work; one writes
+        test_predictions = [p for p, _ in predict(model, encoder(data.test), settings.batch_size)]
+    if not PartialState().is_main_process:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {"id": [e.id for e in data.dev]}
+    if data.classes:
+        classes = [p for p, _ in predictions]
+        labels = [e.label for e in data.dev]
+        rows |= {"label": labels, "prediction": classes, "loss": [loss for _, loss in predictions]}
+        rows["correct"] = [p == label for p, label in zip(classes, labels, strict=True)]
+        write_submission(folder / "dev-predictions.csv", data.name, data.dev, classes)
+    else:
+        rows |= {"loss": predictions, "tokens": [model.weight(e) for e in dev]}
+    if test_predictions is not None:
+        name = "test-predictions.csv" if data.classes else "test-sonnets.txt"
+        write_submission(folder / name, data.name, data.test, test_predictions)
+    pd.DataFrame(rows).to_csv(folder / "examples.csv", index=False)
+    pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)
+    for name, content in (files or {}).items():
+        write_json(folder / name, content)
+    if adapters.attached_spec(model.body):
+        adapters.save(model.body, folder / "adapter")
+    trained = trained_parameters(model)
+    head = {name: p.detach() for name, p in trained.items() if name.startswith("head.") or name == "body.output_weight"}
+    if head:
+        write_tensors(folder / "head.safetensors", head)
+    added = [*adapters.adapter_parameters(model.body).values(), *head.values()]
+
+    write_json(
+        folder / "result.json",
+        {
+            "task": data.name,
+            "source": data.source,
+            "method": method,
+            "base_model": base_model,
+            "base_params": count(model.parameters()) - count(added),
+            "trained_params": count(trained.values()),
+            "trained_params_head": count(head.values()),
+            "data_hash": hashlib.sha256(repr((data.train, data.dev)).encode()).hexdigest()[:16],
+            "shortened_examples": encoder.shortened(encoder(data.train)),
+        }
+        | _settings(settings)
+        | training_facts(progress)
+        | {"metric": model.metric, "sign": model.sign, "metrics": metrics}
+        | environment(),
+    )
+
+
+def write_tables(folder: str | Path, tables: dict[str, pd.DataFrame], about: dict) -> None:
+    """Write the record of a run whose result is tables: tables/NAME.csv, and result.json with `about`. Nothing if folder
+    is ""."""
+    if not folder:
+        return
+    folder = Path(folder)
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format="%.6g")
+    write_json(folder / "result.json", about | {"metrics": {}} | environment())
+
+
+def write_pretraining(
+    folder: str | Path,
+    model,
+    progress: Progress,
+    settings: Training,
+    metrics: dict,
+    name: str,
+    source: str,
+    samples: list,
+) -> None:
+    """Write the record of a pretrained base model beside its folder: history.csv, samples.json (prompts
+    and what it wrote after them), result.json."""
+    if not folder:
+        return
+    folder = Path(folder)
+    pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)
+    write_json(folder / "samples.json", samples)
+    parameters = count(model.parameters())
+    about = {
+        "task": "pretraining",
+        "source": "toy" if source == "toy" else "real",
+        "method": "full",
+        "base_model": name,
+    }
+    about |= {"base_params": parameters, "trained_params": parameters, "trained_params_head": 0}
+    write_json(
+        folder / "result.json",
+        about | _settings(settings) | training_facts(progress) | {"metrics": metrics} | environment(),
+    )
+
+
+def _settings(settings: Training) -> dict:
+    return {name: getattr(settings, name) for name in ("batch_size", "lr", "weight_decay", "precision", "seed")}
+
+
+def count(parameters) -> int:
+    return sum(p.numel() for p in parameters)
+
+
+def training_facts(progress: Progress) -> dict:
+    """How much was trained, how long it took, and how much memory the process held at its peak."""
+    return {
+        "steps": progress.step,
+        "examples": progress.examples,
+        "tokens": progress.tokens,
+        "padded_tokens": progress.padded_tokens,
+        "seconds": progress.seconds,
+        "seconds_evaluating": progress.seconds_evaluating,
+        "tokens_per_second": progress.tokens_per_second,
+        "peak_memory_mb": progress.peak_memory_mb,
+    }

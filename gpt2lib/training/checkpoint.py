@@ -1,0 +1,70 @@
+"""How far a run has come, and the file that it goes on from: written beside, then renamed, so it is whole or old."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from gpt2lib.common.whole import write_json, write_whole
+
+
+@dataclass
+class Progress:
+    """What a run has done so far; all of it is in the checkpoint, and at the end it is what `fit` returns.
+
+    history: one row per evaluation. best: the best row. seconds and seconds_evaluating: training, evaluation.
+    """
+
+    step: int = 0
+    steps: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    seconds: float = 0.0
+    seconds_evaluating: float = 0.0
+    peak_memory_mb: float = 0.0
+    stale: int = 0
+    best: dict = field(default_factory=dict)
+    history: list = field(default_factory=list)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+class Checkpoint:
+    """checkpoint.pt in a folder, replaced in one step, and progress.json beside it; nothing at all without a folder."""
+
+    def __init__(self, folder: str | Path | None, fingerprint: str, writes: bool):
+        self.folder = None if folder is None else Path(folder)
+        self.fingerprint = fingerprint
+        self.writes = writes and folder is not None
+
+    def load(self) -> dict | None:
+        path = self.folder and self.folder / "checkpoint.pt"
+        if path is None or not path.is_file():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types for a damaged file
+            raise ValueError(f"{path}: damaged ({type(error).__name__}); delete it to start this run again") from None
+        if state["fingerprint"] != self.fingerprint:
+            raise ValueError(f"{path}: written with other settings, data or model; delete it or use another folder")
+        return state
+
+    def save(self, **state) -> None:
+        if self.writes:
+            content = state | {"fingerprint": self.fingerprint}
+            path = self.folder / "checkpoint.pt"
+            try:
+                write_whole(path, lambda partial: torch.save(content, partial))
+            except RuntimeError as error:  # torch's word for a full disk, among others
+                raise OSError(f"{path}: could not be written: {str(error).splitlines()[0]}") from None
+
+    def report(self, progress: Progress, loss: float) -> None:
+        """What a study shows of a run that is under way."""
+        if self.writes:
+            now = {"step": progress.step, "steps": progress.steps, "loss": loss}
+            now["tokens_per_second"] = progress.tokens_per_second
+            now["seconds_left"] = progress.seconds / progress.step * (progress.steps - progress.step)
+            write_json(self.folder / "progress.json", now)

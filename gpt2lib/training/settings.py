@@ -1,0 +1,58 @@
+"""How to train: the settings of `training.fit`, which check themselves."""
+
+from dataclasses import dataclass
+
+from gpt2lib.common.checks import check_count
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train. Raises ValueError for a setting out of range.
+
+    batch_size: examples per update, over all processes; accumulate: the parts an update's batch is split into.
+    lr rises linearly over the first `warmup` fraction of the steps and falls linearly to 0 over the last `decay` of the
+    rest: at decay=1 it begins to fall at once, at 0.2 it is constant for long (warm-up, stable, decay).
+    optimizer: "adamw", or "muon" for pretraining (`optimizer.Muon` on the matrices of the blocks).
+    patience: epochs without a better dev metric after which training stops, or None.
+    eval_every, max_steps: in steps; None means once an epoch, and all epochs.
+    precision: "float32", or "bf16" for autocast (weights and optimiser stay in float32).
+    """
+
+    epochs: int = 3
+    batch_size: int = 16
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    optimizer: str = "adamw"
+    warmup: float = 0.1
+    decay: float = 1.0
+    max_grad_norm: float = 1.0
+    accumulate: int = 1
+    precision: str = "float32"
+    patience: int | None = None
+    eval_every: int | None = None
+    max_steps: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "accumulate"):
+            check_count(name, getattr(self, name))
+        for name in ("patience", "eval_every", "max_steps"):
+            if (value := getattr(self, name)) is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be None or an integer of at least 1, not {value!r}")
+        if not self.lr > 0 or not self.weight_decay >= 0 or not self.max_grad_norm > 0 or not 0 <= self.warmup <= 1:
+            raise ValueError(
+                f"lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}, "
+                f"warmup={self.warmup}: need lr > 0, weight_decay >= 0, max_grad_norm > 0, 0 <= warmup <= 1"
+            )
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay must be in (0, 1], not {self.decay!r}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer must be 'adamw' or 'muon', not {self.optimizer!r}")
+        if self.precision not in ("float32", "bf16"):
+            raise ValueError(f"precision must be 'float32' or 'bf16', not {self.precision!r}")
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of step 0, 1, ... of `steps`."""
+        rise = max(1, round(self.warmup * steps))
+        fall = self.decay * (steps - rise)
+        return self.lr * min((step + 1) / rise, (steps - step) / (fall + 1), 1.0)
