@@ -32,7 +32,7 @@ study: .venv/ready  ## make study STUDY=mini|paper|demo: runs, tables, figures, 
 report: .venv/ready  ## figures and PDF from the committed tables; trains nothing
 	$(BIN)/gpt2lib report --study $(STUDY)
 
-MEASURE := $(BIN)/papermill --cwd notebooks notebooks/15_benchmarks.ipynb
+MEASURE := $(BIN)/papermill --cwd notebooks notebooks/21_benchmarks.ipynb
 REAL := source: "", out: ../report/results
 SMALL := $(REAL), tokenizer_name: $(TOKENIZER), n_layer: 12, n_head: 12, n_embd: 768, vocab_size: 50257, rounds: 5
 ALL := training, waterfall, last layer, adapters, decoding, resources

@@ -50,7 +50,7 @@ hundredth document was held out. {sources} Perplexity is per token of this token
 
 ## Recipe
 
-`notebooks/02_pretraining`: {progress.steps:,} updates of {settings.batch_size} rows; {settings.optimizer}, learning rate
+`notebooks/03_pretraining`: {progress.steps:,} updates of {settings.batch_size} rows; {settings.optimizer}, learning rate
 {settings.lr:g} after a warm-up over {100 * settings.warmup:g} % of the updates, falling to 0 over the last
 {100 * settings.decay:g} % of the rest; weight decay {settings.weight_decay:g}; gradients clipped to norm {settings.max_grad_norm:g};
 {settings.precision}; token embeddings started from {START[embeddings]}; seed {settings.seed}.

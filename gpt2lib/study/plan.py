@@ -4,7 +4,7 @@ A study is a TOML file:
 
     [defaults]                      # parameters for every notebook that has them
     [[runs]]
-    notebook = "03_sentiment"       # in the folder above the study's file
+    notebook = "07_sentiment"       # in the folder above the study's file
     name = "base"                   # optional, for a single run that others refer to
     part = "glue"                   # optional, where the report shows these runs; "main" without it
     [runs.parameters]               # the same for all runs of this group; "run:base/x" is the path of x in run "base"

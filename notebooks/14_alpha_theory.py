@@ -146,7 +146,7 @@ show.check("the scarcer the data, the more a similar source is worth over none",
 #
 # In this problem the best alpha is a number that can be computed, and it is rarely 1. A deep network is not this problem:
 # its layers are not classifiers, its features change, and nobody gives us beta. That is why alpha-LoRA *learns* alpha, on
-# examples held out for it (notebook 08); the theory says that there is something to learn, most of it when data is scarce.
+# examples held out for it (notebook 15); the theory says that there is something to learn, most of it when data is scarce.
 #
 # **Exercise 1.** The source is replaced by $w_s / 2$. What happens to $\alpha^*$?
 #

@@ -118,7 +118,7 @@ show.check("and it moved at all", len(steps) > 3, steps)
 #
 # alpha pays for its freedom with a fifth of the training examples: on a small training set that can cost more than it
 # gains, and one seed does not tell. Why some alpha other than 1 should be best at all is a theorem for a linear
-# classifier; notebook 13 derives it and checks it by simulation.
+# classifier; notebook 14 derives it and checks it by simulation.
 #
 # **Exercise 1.** How many numbers does `AlphaLoRA(rank=8)` (query and value) train in `gpt2` (12 blocks of width 768)?
 #

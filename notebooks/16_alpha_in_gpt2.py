@@ -16,7 +16,7 @@
 # # alpha in GPT-2: does the theory's picture hold?
 #
 # **The question.** For a linear classifier the best scale of the frozen weights is seldom 1, and rescaling helps most when
-# the new task's data are few (notebook 13). Is it so in a transformer?
+# the new task's data are few (notebook 14). Is it so in a transformer?
 #
 # After this notebook you can
 # - train alpha-LoRA and LoRA on the same few examples, for several sizes, and compare them with intervals,
@@ -140,7 +140,7 @@ print(f"alpha-LoRA minus LoRA, {count} pairs: {gain:+.1f} points, 95 % interval 
 # ## What we saw, and what it does not show
 #
 # On this base model and with so few examples alpha-LoRA is a little **worse** than LoRA of the same size: rescaling rows
-# does not win back the fifth of the examples that alpha takes for itself. The theory of notebook 13 promises a gain over
+# does not win back the fifth of the examples that alpha takes for itself. The theory of notebook 14 promises a gain over
 # $\alpha = 1$ for one linear layer whose source is a classifier for a related task; rows of a language model's attention
 # are no such classifiers. The rows' alphas spread around 1 in every layer alike, still grow apart after 200 updates, and
 # hardly agree between seeds: their pattern belongs to the run more than to the task.
