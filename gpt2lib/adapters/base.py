@@ -137,7 +137,7 @@ def attach(model: GPT2, spec: Spec) -> GPT2:
     for p in model.parameters():
         p.requires_grad_(id(p) in adapter)
     model.adapter = spec
-    return model
+    return model.train(model.training)  # new dropout is off in a model that evaluates
 
 
 def detach(model: GPT2) -> GPT2:
