@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gpt2lib.adapters.lora import LoRA, LoRALinear
+from gpt2lib.adapters.lora import LoRALinear, LowRank
 from gpt2lib.common.checks import check_count
 from gpt2lib.model.gpt2 import GPT2
 from gpt2lib.training.hooks import Hook
@@ -14,7 +14,7 @@ from gpt2lib.training.optimizer import AdamW
 
 
 @dataclass(frozen=True)
-class AlphaLoRA(LoRA, method="alpha-lora"):
+class AlphaLoRA(LowRank, method="alpha-lora"):
     """y = row_alpha * (W x + b) + s B A x, with one trained row_alpha per output: [d_out], at first `initial`.
 
     Trained: LoRA's parameters and d_out per layer. In `training.fit` LoRA's are trained as always, and row_alpha by an

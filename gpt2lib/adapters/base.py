@@ -6,12 +6,13 @@ A method is a `Spec` (what is wanted), an `AdaptedLinear` or another `AdapterLay
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from gpt2lib.common.checks import check_layers
 from gpt2lib.model.gpt2 import GPT2
 from gpt2lib.training.hooks import Hook
 
@@ -56,9 +57,17 @@ class AdaptedLinear(AdapterLayer):
 
 @dataclass(frozen=True)
 class Spec:
-    """What adapter is wanted. Subclasses are frozen dataclasses whose fields are its settings, all with defaults."""
+    """What adapter is wanted. Subclasses are frozen dataclasses whose fields are its settings, all with defaults.
+
+    layers: the blocks that get it, (first, end) as in a slice; None: all of them.
+    """
 
     method: ClassVar[str]
+    _: KW_ONLY
+    layers: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        check_layers(self.layers)
 
     def __init_subclass__(cls, method: str | None):
         if method is not None:  # None: a class that others share
@@ -91,15 +100,26 @@ class Spec:
         return spec(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
 
 
+def blocks_in(layers: tuple[int, int] | None, n_layer: int) -> range:
+    """The numbers of the blocks that a range means in a model of n_layer blocks; ValueError if it has fewer."""
+    first, end = layers or (0, n_layer)
+    if end > n_layer:
+        raise ValueError(f"layers={layers} ends beyond the model's {n_layer} blocks; the end may be at most {n_layer}")
+    return range(first, end)
+
+
 def check_targets(targets: tuple[str, ...]) -> None:
     """Raises ValueError unless `targets` is a tuple of different names among q, k, v, o, up, down."""
     if isinstance(targets, str) or not targets or len(set(targets)) < len(targets) or set(targets) - set(TARGETS):
         raise ValueError(f"targets={targets!r}: give a tuple of different names among {', '.join(TARGETS)}")
 
 
-def target_layers(model: GPT2, targets: tuple[str, ...]) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """The linear layers that `targets` name, block by block, each with its parent module and its name there."""
-    for block in model.blocks:
+def target_layers(
+    model: GPT2, targets: tuple[str, ...], layers: tuple[int, int] | None = None
+) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """The linear layers that `targets` name in a range of blocks, each with its parent module and its name there."""
+    for i in blocks_in(layers, model.config.n_layer):
+        block = model.blocks[i]
         for target in targets:
             parent, name = TARGETS[target].split(".")
             yield getattr(block, parent), name, getattr(getattr(block, parent), name)
@@ -117,7 +137,7 @@ def attach(model: GPT2, spec: Spec) -> GPT2:
     for p in model.parameters():
         p.requires_grad_(id(p) in adapter)
     model.adapter = spec
-    return model
+    return model.train(model.training)  # new dropout is off in a model that evaluates
 
 
 def detach(model: GPT2) -> GPT2:

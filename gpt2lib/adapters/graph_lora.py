@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import AdapterLayer
-from gpt2lib.adapters.lora import LoRA
+from gpt2lib.adapters.base import AdapterLayer, blocks_in
+from gpt2lib.adapters.lora import LowRank
 from gpt2lib.common.checks import check_count
 from gpt2lib.model.attention import KVCache, causal_mask, rows_at
 from gpt2lib.model.gpt2 import GPT2
 
 
 @dataclass(frozen=True)
-class GraphLoRA(LoRA, method="graph-lora"):
+class GraphLoRA(LowRank, method="graph-lora"):
     """LoRA on the targets, and h <- h + P_up GAT(P_down h) on the output h of every block.
 
     P_down: [graph_rank, n_embd]; P_up: [n_embd, graph_rank], 0 at first. A token t has edges to itself and to those
@@ -53,8 +53,8 @@ class GraphLoRA(LoRA, method="graph-lora"):
         if self.graph_rank > model.config.n_embd:
             raise ValueError(f"graph_rank={self.graph_rank} is above the width; possible: 1 to {model.config.n_embd}")
         super().install(model)
-        for i, block in enumerate(model.blocks):
-            model.blocks[i] = GraphBlock(block, self)
+        for i in blocks_in(self.layers, model.config.n_layer):
+            model.blocks[i] = GraphBlock(model.blocks[i], self)
 
 
 class GraphBlock(AdapterLayer):

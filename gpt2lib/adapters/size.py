@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from gpt2lib.adapters.base import Spec, adapter_parameters, attach
+from gpt2lib.adapters.base import Spec, adapter_parameters, attach, blocks_in
 from gpt2lib.model.config import GPT2Config
 from gpt2lib.model.gpt2 import GPT2
 
@@ -23,5 +23,5 @@ def of_size(spec: Spec, parameters: int, config: GPT2Config) -> Spec:
     if hasattr(spec, "rank"):
         one, two = (trained_count(replace(spec, rank=rank), config) for rank in (1, 2))
         return replace(spec, rank=max(1, 1 + round((parameters - one) / (two - one))))
-    layers = config.n_layer * len(getattr(spec, "targets", ["mlp"]))
+    layers = len(blocks_in(spec.layers, config.n_layer)) * len(getattr(spec, "targets", ["mlp"]))
     return replace(spec, shape=None, budget=max(2, parameters // layers))

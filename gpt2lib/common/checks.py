@@ -26,3 +26,10 @@ def check_positive(name: str, value: float) -> None:
     """Refuses what is not a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+
+
+def check_layers(layers: tuple[int, int] | None) -> None:
+    """Refuses what is neither None nor a range of blocks (first, end) with 0 <= first < end."""
+    whole = isinstance(layers, tuple) and len(layers) == 2 and all(type(n) is int for n in layers)
+    if layers is not None and not (whole and 0 <= layers[0] < layers[1]):
+        raise ValueError(f"layers must be None or (first, end) with 0 <= first < end, not {layers!r}")
