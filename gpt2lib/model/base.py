@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from gpt2lib.model import pretrained
-from gpt2lib.model.config import PUBLISHED, GPT2Config, LlamaConfig, config_from_json
+from gpt2lib.model.config import PUBLISHED, Config, config_from_json
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.gpt2 import GPT2
 from gpt2lib.model.llama import Llama
@@ -37,17 +37,17 @@ def load_base(name: str | Path, depth: int | None = None) -> tuple[Decoder, obje
         return model, load_tokenizer("gpt2-mini")
 
 
-def shape_of(name: str | Path) -> GPT2Config | LlamaConfig:
+def shape_of(name: str | Path) -> Config:
     """The configuration of a base by name, without its weights where the size is a published one."""
     return PUBLISHED[name] if name in PUBLISHED else config_from_json(pretrained.find(name) / "config.json")
 
 
-def random_model(config: GPT2Config | LlamaConfig) -> Decoder:
+def random_model(config: Config) -> Decoder:
     """A model of this shape with random weights, in training mode."""
     return FAMILIES[type(config)](config)
 
 
-def _untrained(config: GPT2Config | LlamaConfig) -> Decoder:
+def _untrained(config: Config) -> Decoder:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return random_model(config).eval()

@@ -180,10 +180,11 @@ LLAMA_NAMES = {  # ours -> transformers'
     "bos_token_id": "bos_token_id",
     "eos_token_id": "eos_token_id",
 }
+Config = GPT2Config | LlamaConfig
 CONFIGS = {"gpt2": GPT2Config, "llama": LlamaConfig}  # by config.json's model_type
 
 
-def config_from_json(path: str | Path) -> GPT2Config | LlamaConfig:
+def config_from_json(path: str | Path) -> Config:
     """The shape in a config.json of either family. Raises ValueError, saying which there are, for another one."""
     family = read_config(path).get("model_type")
     if family not in CONFIGS:
