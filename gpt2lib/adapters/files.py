@@ -16,9 +16,9 @@ from gpt2lib.adapters.base import (
     attached_spec,
     in_place_of_attached,
 )
+from gpt2lib.common.digest import digest_kept
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
-from gpt2lib.model.fingerprint import fingerprint
 
 
 def save(model: Decoder, folder: str | Path) -> None:
@@ -63,6 +63,8 @@ def load(model: Decoder, folder: str | Path) -> Decoder:
 
 
 def base_fingerprint(model: Decoder) -> str:
-    """The same for the same base weights, whatever adapter is attached."""
+    """The same for the same base weights, whatever adapter is attached: of all of them, rounded to bf16, so that a base
+    held in bf16 is the same base."""
     adapter = adapter_parameters(model)
-    return fingerprint(model, {n.replace(".base.", "."): p for n, p in model.named_parameters() if n not in adapter})
+    base = {name.replace(".base.", "."): p for name, p in model.named_parameters() if name not in adapter}
+    return digest_kept(model, sorted(base.items()), torch.bfloat16)
