@@ -37,26 +37,33 @@ def cli():
     "--rehearse", is_flag=True, help="Two updates of every kind of run, on toy data and random weights of its size."
 )
 @click.option("--collect", "collect_only", is_flag=True, help="Collect what is done; run nothing.")
-def study(study, runs, results, jobs, engine, address, plan_only, tflops, rehearse, collect_only):
+@click.option("--keep-collected", is_flag=True, help="Runs whose rows are in the collected table count as done.")
+@click.option("--force", is_flag=True, help="Collect even if the table loses rows of runs that are no longer planned.")
+def study(
+    study, runs, results, jobs, engine, address, plan_only, tflops, rehearse, collect_only, keep_collected, force
+):
     """Do the runs of a study that are missing, and collect all results.
 
     FILE is a TOML file such as notebooks/studies/demo.toml. A run that was interrupted goes on from its last
-    checkpoint; a failed one does not stop the others and is named at the end.
+    checkpoint; a failed one does not stop the others and is named at the end. Collecting combines: rows of runs that were
+    done elsewhere stay.
     """
     from gpt2lib.study.engines import Processes, Ray
     from gpt2lib.study.runner import Study
 
     if address and engine != "ray":
         raise click.UsageError("--address is for --engine ray")
-    batch = Study(study, runs, rehearse)
+    if rehearse and (keep_collected or collect_only):
+        raise click.UsageError("a rehearsal is not collected")
+    batch = Study(study, runs, rehearse, results if keep_collected else None)
     if plan_only:
         _show_plan(batch, tflops)
         return
     errors = {}
     if not collect_only:
         errors = batch.run(Ray(jobs, address) if engine == "ray" else Processes(jobs), click.echo)
-    if not rehearse and (collect_only or any(map(batch.done, batch.runs))):
-        click.echo(f"collected into {batch.collect(results)}")
+    if not rehearse and (collect_only or batch.here):
+        click.echo(f"collected into {batch.collect(results, force)}")
     for name, error in errors.items():
         click.echo(f"failed: {name}: {error}", err=True)
     if errors:
@@ -71,8 +78,8 @@ def _show_plan(batch, tflops: float | None) -> None:
     click.echo(f"{'':7} {'hours':>6} {'GB':>5} {'trained':>11}  run: notebook(parameters)")
     for run in batch.runs:
         settings = ", ".join(f"{key}={value}" for key, value in run.parameters.items())
-        if run.trials and run.name not in run.trials:
-            settings += f", {run.tuned}=best of {', '.join(f'{value:g}' for value in run.trials.values())}"
+        if run.trials:
+            settings += f", {run.tuned}=best of {', '.join(dict.fromkeys(map(str, run.trials.values())))}"
         cost, done = estimate(run), batch.done(run)
         columns = f"{'?':>6} {'?':>5} {'?':>11}"
         if cost:

@@ -1,6 +1,7 @@
 """Studies: planned and refused before anything starts; each run whole or not at all; again means nothing."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,11 +9,12 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import run
+from conftest import Inline, run
 
 from gpt2lib import cli
 from gpt2lib.study.engines import Processes
 from gpt2lib.study.plan import plan, rehearsal
+from gpt2lib.study.runner import Study
 
 GRID = """
 [defaults]
@@ -37,20 +39,95 @@ def test_a_grid_runs_once_and_is_collected(study, tmp_path):
     counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
     assert not errors and counts == ["x"] * 4
 
-    import shutil
-
-    missing, sonnets = (tmp_path / "results" / name for name in ("trial-missing.csv", "trial-sonnets.json"))
-    assert not missing.exists()
-    table, other = (tmp_path / "results" / name for name in ("trial-multitask.parquet", "trial-two-rows.parquet"))
-    for left in (sonnets, table, other):
-        left.write_text("{}")  # of an earlier collection, when there were sonnets; of a study called trial-two
-    shutil.rmtree(tmp_path / "runs" / "trial" / batch.runs[0].name)  # a deleted run is missed, and done again, alone
-    batch.collect(tmp_path / "results")
-    assert list(pd.read_csv(missing)["run"]) == [batch.runs[0].name]
-    assert not sonnets.exists() and not table.exists() and other.exists()
+    one, missing = batch.runs[0].name, tmp_path / "results" / "trial-missing.csv"
+    shutil.rmtree(tmp_path / "runs" / "trial" / one)  # a deleted run is missed, and done again, alone
+    assert [r.name for r in Study(path, tmp_path / "runs").missing()] == [one]
+    batch.collect(tmp_path / "elsewhere")
+    assert list(pd.read_csv(tmp_path / "elsewhere" / "trial-missing.csv")["run"]) == [one]
+    batch.collect(tmp_path / "results")  # where its row is, it is not missed
+    assert not missing.exists() and len(pd.read_csv(tmp_path / "results" / "trial.csv")) == 4
     run(path, tmp_path)
     counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
     assert counts == ["x"] * 4
+
+
+def test_tables_of_other_studies_stay_and_old_ones_go(study, tmp_path):
+    batch, _ = run(study(GRID), tmp_path)
+    results = tmp_path / "results"
+    results.mkdir()
+    old, other = (results / name for name in ("trial-multitask.parquet", "trial-two-rows.parquet"))
+    for path in (old, other):
+        pd.DataFrame({"run": ["gone"]}).to_parquet(path)
+    (results / "trial-sonnets.json").write_text("{}")
+    batch.collect(results)
+    assert sorted(path.name for path in results.iterdir()) == [
+        "trial-history.csv",
+        "trial-two-rows.parquet",
+        "trial.csv",
+    ]
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_study_done_on_two_machines_is_one(study, tmp_path, first):
+    """Half of it here, half there, each from an empty folder; with the rows of what is done elsewhere nothing is done twice."""
+    path, results = study(TUNED), tmp_path / "results"
+    batch = Study(path, tmp_path / "here")
+    stop_after = [first + 9]  # all trials of one mode at least
+
+    class Ends(Inline):
+        def start(self, *given):
+            stop_after[0] -= 1
+            if stop_after[0] < 0:
+                raise KeyboardInterrupt
+            return super().start(*given)
+
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(Ends(), lambda line: None)
+    batch.collect(results)
+    before = (results / "trial.csv").read_text().splitlines()
+
+    there = Study(path, tmp_path / "there", collected=results)
+    assert len(there.missing()) == len(there.runs) - first - 9
+    assert not there.run(Inline(), lambda line: None)
+    there.collect(results)
+    assert len(there.here) == len(there.runs) - first - 9 and not (results / "trial-missing.csv").exists()
+    assert set(before) < set((results / "trial.csv").read_text().splitlines())  # what was there stays, byte for byte
+
+    whole, _ = run(path, tmp_path)
+    whole.collect(tmp_path / "at once")
+    for name in ("trial.csv", "trial-history.csv"):
+        assert (results / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
+
+
+def test_rows_are_not_lost_unless_that_is_meant(study, tmp_path):
+    batch, _ = run(study(GRID), tmp_path)
+    table = batch.collect(tmp_path / "results")
+    before = table.read_bytes()
+    batch, _ = run(study(GRID.replace("0.25, ", "")), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"holds 2 runs that are neither here nor planned .*good-0\.25.*; --force drops them"
+    ):
+        batch.collect(tmp_path / "results")
+    assert table.read_bytes() == before
+    assert len(pd.read_csv(batch.collect(tmp_path / "results", force=True))) == 2
+    table.write_text("")  # as a full disk once left it
+    with pytest.raises(ValueError, match=r"trial\.csv: no table of runs"):
+        batch.collect(tmp_path / "results")
+    batch.collect(tmp_path / "results", force=True)
+    (tmp_path / "results" / "trial.csv").write_text("step,loss\n1,2\n")  # somebody else's
+    with pytest.raises(ValueError, match="no table of the study trial"):
+        batch.collect(tmp_path / "results")
+
+
+def test_a_named_run_is_done_again_when_its_parameters_change_and_the_old_one_is_kept(study, tmp_path):
+    content = '[[runs]]\nnotebook = "one"\nname = "base"\nparameters = { share = 0.5 }\n'
+    run(study(content), tmp_path)
+    changed = study(content.replace("0.5", "0.25"))
+    assert not Study(changed, tmp_path / "runs").done("base")
+    batch, errors = run(changed, tmp_path)
+    assert not errors and batch.done("base")
+    kept = [json.loads(file.read_text())["metrics"] for file in (batch.folder / ".replaced").glob("*/result.json")]
+    assert batch.here["base"].row["accuracy"] == "0.25" and kept == [{"accuracy": 0.5}]
 
 
 def test_a_small_number_stays_a_number(study, tmp_path):
@@ -63,19 +140,56 @@ TUNED = """
 [[runs]]
 notebook = "one"
 part = "glue"
+tune_seeds = [3, 4]
 grid = { mode = ["good", "fine"], seed = [0, 1, 2] }
-tune = { share = [0.25, 0.75, 0.5] }
+tune = { share = [0.25, 0.75, 0.125] }
+trial_parameters = { number = 0, select = "held-out" }
+[[runs]]
+notebook = "one"
+part = "more seeds"
+tune_seeds = [3, 4]
+grid = { mode = ["good"], seed = [5] }
+tune = { share = [0.25, 0.75, 0.125] }
+trial_parameters = { number = 0, select = "held-out" }
 """
 
 
-def test_the_first_seed_tries_and_the_others_take_the_best(study, tmp_path):
+def test_trials_choose_by_their_mean_and_do_not_count(study, tmp_path):
     batch, errors = run(study(TUNED), tmp_path)
     table = pd.read_csv(batch.collect(tmp_path / "results"))
-    assert not errors and len(table) == 2 * (3 + 2) and set(table["part"]) == {"glue"}
-    counted = table[table["counts"]]
-    assert len(counted) == 6 and set(counted["seed"]) == {0, 1, 2}
-    assert set((counted["accuracy"] + counted["seed"] / 100).round(6)) == {0.75}
-    assert len(pd.read_csv(tmp_path / "results" / "trial-history.csv")) == 6  # curves of the runs that count
+    trials, runs = table[table["part"] == "trials"], table[table["part"] != "trials"]
+    # the second group shares the trials of the first; dev would have it the same, but trials do not look at dev
+    assert not errors and len(trials) == 2 * 3 * 2 and len(runs) == 2 * 3 + 1
+    assert not trials["counts"].any() and runs["counts"].all()
+    assert set(trials["seed"]) == {3, 4} and set(runs["seed"]) == {0, 1, 2, 5}
+    # 0.25 and 0.75 are as far from the middle: of equal scores the lower loss wins
+    assert set((runs["accuracy"] + runs["seed"] / 100).round(6)) == {0.75}
+    asked = [json.loads(text) for text in trials["parameters"]]
+    assert {parameters["number"] for parameters in asked} == {0} and set(trials["tuned"]) == {"share"}
+    assert {json.loads(text)["number"] for text in runs["parameters"]} == {1}
+    assert len(pd.read_csv(tmp_path / "results" / "trial-history.csv")) == 7  # curves of the runs that count
+
+
+def test_a_value_that_diverged_is_the_worst_and_blocks_nobody(study, tmp_path):
+    content = """
+[[runs]]
+notebook = "one"
+tune_seeds = [0, 1]
+grid = { seed = [0, 1] }
+tune = { mode = ["diverges", "good"] }
+parameters = { share = 0.5 }
+[[runs]]
+notebook = "one"
+name = "hopeless"
+tune = { mode = ["diverges"] }
+"""
+    batch, errors = run(study(content), tmp_path, Processes(2))
+    assert errors == {"hopeless": "not started: every mode that was tried diverged"}
+    assert {batch.parameters(r)["mode"] for r in batch.runs if r.trials and r.name != "hopeless"} == {"good"}
+    table = pd.read_csv(batch.collect(tmp_path / "results"))
+    assert table["diverged"].eq(True).sum() == 3 and table["counts"].sum() == 2
+    again, errors = run(study(content), tmp_path)
+    assert list(errors) == ["hopeless"] and len(again.missing()) == 1  # the trials are not done again
 
 
 ELSEWHERE = """
@@ -94,9 +208,9 @@ def test_a_rate_may_come_from_the_trials_on_another_task(study, tmp_path):
     with pytest.raises(ValueError, match="no earlier group tries values of share on that task"):
         plan(study(ELSEWHERE.replace('"sst"', '"cfimdb"')))
     path = study(ELSEWHERE.replace("[[runs]]", '[[runs]]\nparameters = { task = "sst" }', 1))
-    trials = [run for run in plan(path) if run.parameters["method"] == "full" and run.name in run.trials]
+    trials = [run for run in plan(path) if run.parameters["method"] == "full" and run.part == "trials"]
     batch, errors = run(path, tmp_path)
-    assert not errors and len(batch.runs) == 6 + 2
+    assert not errors and len(batch.runs) == 8 + 2
     assert all(run.needs == {trial.name for trial in trials} for run in batch.runs[-2:])
     assert [batch.parameters(run)["share"] for run in batch.runs[-2:]] == [0.75, 0.75]
 

@@ -2,8 +2,8 @@
 
 import os
 import platform
-import resource
 import subprocess
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,14 @@ def peak_memory_mb() -> float:
     """The most memory this process has held, in MB: of the GPU if there is one, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of what getrusage counts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def environment() -> dict:

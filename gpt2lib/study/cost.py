@@ -11,7 +11,7 @@ from gpt2lib.data.load import load_task
 from gpt2lib.model import pretrained
 from gpt2lib.model.base import UNTRAINED
 from gpt2lib.model.config import SIZES, GPT2Config
-from gpt2lib.study.plan import Run, default_values, notebook_parameters
+from gpt2lib.study.plan import Run, default_values
 from gpt2lib.tasks.prepare import FULL, LAST_LINEAR, method_named
 from gpt2lib.training.objectives import LOGITS_AT_ONCE
 
@@ -35,7 +35,7 @@ def estimate(run: Run) -> Estimate | None:
     A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained; a
     frozen body is run once. Early stopping may end a run sooner.
     """
-    given = default_values(notebook_parameters(run.notebook)) | run.parameters
+    given = default_values(run.notebook) | run.parameters
     if not {"task", "method", "base_model", "epochs"} <= set(given):
         return None
     config = shape_of(given["base_model"])
