@@ -87,7 +87,7 @@ NOTEBOOK = textwrap.dedent("""
     record = {"task": task, "method": mode, "base_model": "none", "seed": seed, "metric": "accuracy", "sign": 1}
     record |= {"metrics": {"accuracy": share - seed / 100}, "versions": {}}
     if select == "held-out":  # where the middle is best, and the loss tells apart what is equal
-        record |= {"selection": 0.5 - abs(share - 0.5) - seed / 100, "selection_loss": 1 - share}
+        record["selection"] = {"accuracy": 0.5 - abs(share - 0.5) - seed / 100, "loss": 1 - share}
     (folder / "result.json").write_text(json.dumps(record))
 """)
 

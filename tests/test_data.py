@@ -188,14 +188,3 @@ def test_without_any_setting_the_checkout_is_looked_in(monkeypatch):
 def test_a_handful_of_toy_data_has_every_part_and_is_called_toy(task):
     few = load_task(task, "toy-few", quiet=True)
     assert few.source == "toy" and all(0 < len(part) < 30 for part in (few.train, few.dev, few.test))
-
-
-def test_what_is_held_out_is_of_the_training_data_and_always_the_same():
-    data = load_task("sst", "toy", quiet=True)
-    inner = data.hold_out()
-    assert len(inner.dev) == round(0.1 * len(data.train)) and not inner.test
-    assert sorted(map(data.train.index, inner.train + inner.dev)) == list(range(len(data.train)))
-    assert data.hold_out() == inner != data.hold_out(seed=1)
-    for share in (0, 1, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="leaves one part empty"):
-            data.hold_out(share)

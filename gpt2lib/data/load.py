@@ -63,16 +63,6 @@ class TaskData:
             return self
         return replace(self, train=random.Random(seed).sample(self.train, examples))
 
-    def hold_out(self, share: float = 0.1, seed: int = 0) -> "TaskData":
-        """What is left to choose by before dev is looked at: a share of the training examples, drawn by the seed, is `dev`,
-        the others are `train`, both in their order; there is no test part. Raises ValueError if one of them is empty."""
-        count = round(share * len(self.train)) if 0 < share < 1 else 0
-        if not 0 < count < len(self.train):
-            raise ValueError(f"share={share!r} of {len(self.train)} training examples leaves one part empty")
-        held = set(random.Random(f"held out/{seed}").sample(range(len(self.train)), count))
-        train, dev = ([e for i, e in enumerate(self.train) if (i in held) == wanted] for wanted in (False, True))
-        return replace(self, train=train, dev=dev, test=[])
-
     def __str__(self):
         made_up = " (toy data, made up)" if self.source == "toy" else ""
         return f"{self.name}: {len(self.train)} train, {len(self.dev)} dev, {len(self.test)} test{made_up}"

@@ -11,7 +11,8 @@ from gpt2lib.data.load import load_task
 from gpt2lib.model import pretrained
 from gpt2lib.model.base import UNTRAINED
 from gpt2lib.model.config import SIZES, GPT2Config
-from gpt2lib.study.plan import Run, default_values
+from gpt2lib.study.group import Run
+from gpt2lib.study.notebook import default_values
 from gpt2lib.tasks.prepare import FULL, LAST_LINEAR, method_named
 from gpt2lib.training.objectives import LOGITS_AT_ONCE
 

@@ -83,9 +83,9 @@ def write_run(
         }
         | _settings(settings)
         | training_facts(progress)
-        # what the weights were chosen by, where that was measured: it may be another part of the data than `metrics` is of
         | {"metric": model.metric, "sign": model.sign, "metrics": metrics}
-        | {"selection": progress.best.get(model.metric), "selection_loss": progress.best.get("loss")}
+        # what the kept weights reached where they were chosen: it may be another part of the data than `metrics` is of
+        | {"selection": {key: value for key, value in progress.best.items() if key in metrics}}
         | environment(),
     )
 

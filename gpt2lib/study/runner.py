@@ -18,7 +18,9 @@ from gpt2lib.common.whole import write_json, write_text
 from gpt2lib.study import tables
 from gpt2lib.study.board import Board
 from gpt2lib.study.engines import alive
-from gpt2lib.study.plan import Run, default_values, plan, rehearsal
+from gpt2lib.study.group import Run
+from gpt2lib.study.notebook import default_values
+from gpt2lib.study.plan import plan, rehearsal
 from gpt2lib.study.tables import TRIALS, Record
 
 LEFTOVERS = (

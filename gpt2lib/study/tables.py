@@ -36,7 +36,10 @@ class Record:
         worst. Rounded as the table is, so that a run here and its row elsewhere choose alike."""
         if self.row.get("diverged") == "True":
             return -math.inf, -math.inf
-        value, loss = (float(self.row.get(key) or "nan") for key in ("selection", "selection_loss"))
+        metric = self.row["metric"]  # a record without a choice of its own was chosen by what it measured in the end
+        value, loss = (
+            float(self.row.get(f"selection_{key}") or self.row.get(key) or "nan") for key in (metric, "loss")
+        )
         value *= float(self.row["sign"])
         return (-math.inf if math.isnan(value) else value), (0.0 if math.isnan(loss) else -loss)
 
@@ -225,11 +228,8 @@ def _row(result: dict, folder: Path) -> dict[str, str]:
     rank = parameters.get("rank")
     # what tables and figures call it: ranks of LoRA are told apart, the usual one is just LoRA
     result["name"] = f"lora r={rank}" if result["method"] == "lora" and rank != USUAL_RANK else result["method"]
-    # a record without a choice of its own was chosen by what it measured in the end
-    chosen = {"selection": metrics.get(result.get("metric")), "selection_loss": metrics.get("loss")} | {
-        key: result.pop(key) for key in ("selection", "selection_loss") if key in result
-    }
-    row = result | {key: parameters.get(key, "") for key in ("epochs", "max_length")} | adapter | metrics | chosen
+    selected = {f"selection_{key}": value for key, value in result.pop("selection", {}).items()}
+    row = result | {key: parameters.get(key, "") for key in ("epochs", "max_length")} | adapter | metrics | selected
     row |= {"versions": " ".join(f"{package}-{number}" for package, number in versions.items())}
     row |= {"counts": result["part"] != TRIALS, "parameters": parameters_text(parameters)}
     return {key: _text(value) for key, value in row.items()}
