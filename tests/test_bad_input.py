@@ -97,6 +97,11 @@ CASES = {
     "precision": (lambda model: Training(precision="fp8"), "precision must be 'float32' or 'bf16'"),
     "corpus": (lambda model: pretraining.corpus("nowhere"), "no .txt or .txt.xz file in nowhere"),
     "no text": (lambda model: pretraining.pack([[]], 0, 8, 1, 0), "there is no text to pack"),
+    "tokens": (lambda model: pretraining.mix({"a": [[1]]}, {"a": 1.0}, 0, 8, 0, 1), "tokens must be an integer of at"),
+    "share of a part": (
+        lambda model: pretraining.mix({"a": [[1]]}, {"a": -1.0}, 0, 8, 9, 1),
+        "every part needs a positive share; 'a' has -1.0",
+    ),
     "factors": (lambda model: pretraining.count_embeddings({}, 0, 8, 9), "8 tokens have no 9 factors"),
     "theory": (lambda model: accuracy(1.0, 1.0, 0.0, 1.0, 1.0, 0.0), "gamma"),
     "adapter's file": (lambda model: adapters.Spec.from_json('{"method": "lorra"}'), "no adapter method is called"),

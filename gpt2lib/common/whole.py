@@ -39,8 +39,14 @@ def write_tensors(path: Path, tensors: dict) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    def write(partial: Path) -> None:
+        partial.touch()
+        mode = partial.stat().st_mode  # what the user's umask leaves; safetensors would write for the owner alone
+        save_file(tensors, partial, metadata={"format": "pt"})
+        partial.chmod(mode)
+
     try:
-        write_whole(path, lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
+        write_whole(path, write)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from None
 
