@@ -9,11 +9,14 @@ import click
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gpt2lib")
-def cli():
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+@click.pass_obj
+def cli(state, debug):
     """GPT-2 from scratch, and adapters that train few of its parameters.
 
     Studies run notebooks in batches; the report is built from the tables they leave.
     """
+    state["debug"] = debug
 
 
 @cli.command()
@@ -117,23 +120,25 @@ def data(source, tasks):
 @cli.command()
 @click.argument("predictions")
 @click.argument("labels")
-def score(predictions, labels):
+@click.option("--write", is_flag=True, help="Keep the accuracies, in report/results/STUDY-scores.csv.")
+def score(predictions, labels, write):
     """Score a study's test predictions against a table of true labels.
 
     PREDICTIONS is a file such as report/results/mini-test.parquet; LABELS is the course's test table with its label
-    column filled. The accuracies are printed, and written as the column test_accuracy of the study's table.
+    column filled. The accuracies are printed; with --write they are kept in STUDY-scores.csv beside the predictions, too.
     """
     from gpt2lib.tasks.scoring import score
 
-    click.echo(score(predictions, labels).to_string(index=False, float_format="{:.4f}".format))
+    click.echo(score(predictions, labels, write).to_string(index=False, float_format="{:.4f}".format))
 
 
 def main() -> None:
-    """Entry point: what is wrong with the input is one line on stderr and exit code 2."""
+    """Entry point: what is wrong with the input is one line on stderr and exit code 2; a fault of ours is exit code 1."""
     # ended politely by a scheduler, or by a shell that made us ignore Ctrl-C: stop the notebooks that are running, too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    state = {"debug": False}
     try:
-        cli(standalone_mode=False)
+        cli(standalone_mode=False, obj=state)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted; the same command goes on from here", err=True)
         sys.exit(130)
@@ -143,10 +148,17 @@ def main() -> None:
             f"gpt2lib: {error.format_message()} (see {context.command_path if context else 'gpt2lib'} --help)", err=True
         )
         sys.exit(error.exit_code)
-    except (ValueError, OSError, KeyError) as error:
-        message = error.args[0] if isinstance(error, KeyError) else error
-        click.echo(f"gpt2lib: {message}", err=True)
-        sys.exit(2)
+    except Exception as error:
+        if state["debug"]:
+            raise
+        if isinstance(error, ValueError | OSError):
+            click.echo(f"gpt2lib: {error}", err=True)
+            sys.exit(2)
+        last = (str(error).strip().splitlines() or [""])[-1]
+        click.echo(
+            f"gpt2lib: a fault of gpt2lib, {type(error).__name__}: {last} (gpt2lib --debug ... shows where)", err=True
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def study(tmp_path):
 
     def write(content):
         path = tmp_path / "notebooks" / "studies" / "trial.toml"
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 
     return write

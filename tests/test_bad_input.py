@@ -52,6 +52,24 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, tmp
     assert len(said.strip().splitlines()) == 1 and "Traceback" not in said
 
 
+def test_a_fault_of_ours_does_not_look_like_a_users(monkeypatch, capsys):
+    from gpt2lib.data import load
+
+    def broken(task, source):
+        return {}[task]
+
+    monkeypatch.setattr(load, "load_task", broken)
+    monkeypatch.setattr(sys, "argv", ["gpt2lib", "data", "sst"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and said.startswith("gpt2lib: a fault of gpt2lib, KeyError: 'sst' (gpt2lib --debug")
+    assert len(said.strip().splitlines()) == 1
+    monkeypatch.setattr(sys, "argv", ["gpt2lib", "--debug", "data", "sst"])
+    with pytest.raises(KeyError):
+        cli.main()
+
+
 def ids(*rows):
     return torch.tensor(rows)
 

@@ -1,6 +1,7 @@
 """Studies: planned and refused before anything starts; each run whole or not at all; again means nothing."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from conftest import Inline, run
 
 from gpt2lib import cli
 from gpt2lib.study.engines import Processes
+from gpt2lib.study.notebook import notebook_parameters
 from gpt2lib.study.plan import plan, rehearsal
 from gpt2lib.study.runner import Study
 
@@ -99,6 +101,21 @@ def test_a_study_done_on_two_machines_is_one(study, tmp_path, first):
         assert (results / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
 
 
+def test_scores_stay_with_the_runs_that_they_are_of(study, tmp_path):
+    batch, _ = run(study(GRID), tmp_path)
+    batch.collect(tmp_path / "results")
+    scores = tmp_path / "results" / "trial-scores.csv"
+    names = [r.name for r in batch.runs]
+    pd.DataFrame({"run": names, "task": "sst", "test_accuracy": 0.123456789}).to_csv(scores, index=False)
+    before = scores.read_bytes()
+    batch.collect(tmp_path / "results")
+    assert scores.read_bytes() == before
+    result = batch.folder / names[0] / "result.json"
+    result.write_text(result.read_text().replace('"accuracy": 0.', '"accuracy": 0.9'))  # done again since
+    batch.collect(tmp_path / "results")
+    assert list(pd.read_csv(scores)["run"]) == names[1:]
+
+
 def test_rows_are_not_lost_unless_that_is_meant(study, tmp_path):
     batch, _ = run(study(GRID), tmp_path)
     table = batch.collect(tmp_path / "results")
@@ -115,7 +132,7 @@ def test_rows_are_not_lost_unless_that_is_meant(study, tmp_path):
         batch.collect(tmp_path / "results")
     batch.collect(tmp_path / "results", force=True)
     (tmp_path / "results" / "trial.csv").write_text("step,loss\n1,2\n")  # somebody else's
-    with pytest.raises(ValueError, match="no table of the study trial"):
+    with pytest.raises(ValueError, match="not of the study trial"):
         batch.collect(tmp_path / "results")
 
 
@@ -301,12 +318,169 @@ def test_a_killed_study_goes_on_and_two_at_once_are_refused(study, tmp_path):
         ('[[runs]]\nnotebook = "one"\ngrid = { number = [] }\n', "must be a list"),
         ('[[runs]]\nnotebook = "one"\ngrid = { number = [1, 1] }\n', "two runs are the same"),
         ('[[runs]]\nnotebook = "one"\nparameters = { base = "run:x/y" }\n', "needs a run named"),
+        ("runs = 5\n", r"runs must be written as \[\[runs\]\]"),
+        ("runs = [5]\n", r"runs must be written as"),
+        ('defaults = 5\n[[runs]]\nnotebook = "one"\n', "defaults must be a table, not 5"),
+        ("[[runs]]\nnotebook = 5\n", "notebook must be a text, not 5"),
+        ('[[runs]]\nnotebook = "../notebooks/one"\n', "notebook must be a plain name"),
+        ('[[runs]]\nnotebook = "one"\nname = "sub/dir"\n', "name must be a plain name of letters"),
+        ('[[runs]]\nnotebook = "one"\nname = "."\n', "name must be a plain name"),
+        ('[[runs]]\nnotebook = "one"\nname = "../../../evil"\n', "name must be a plain name"),
+        ('[[runs]]\nnotebook = "one"\nname = 5\n', "name must be a text, not 5"),
+        ('[[runs]]\nnotebook = "one"\npart = 5\n', "part must be a text, not 5"),
+        ('[[runs]]\nnotebook = "one"\npart = "trials"\n', "part 'trials' is for the trials of tune"),
+        ('[[runs]]\nnotebook = "one"\nparameters = 5\n', "parameters must be a table, not 5"),
+        ('[[runs]]\nnotebook = "one"\ngrid = []\n', "grid must be a table"),
+        ('[[runs]]\nnotebook = "one"\ngrid = { seed = 5 }\n', "grid.seed must be a list"),
+        ('[[runs]]\nnotebook = "one"\ntune = 5\n', "tune must be a table, not 5"),
+        ('[[runs]]\nnotebook = "one"\ntune = { share = 5 }\n', "tune.share must be a list"),
+        ('[[runs]]\nnotebook = "one"\ntune = { seed = [1, 2] }\n', r"\['seed'\] cannot be tuned"),
+        ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5], number = [1] }\n', "tune takes one parameter"),
+        ('[[runs]]\nnotebook = "one"\ntune_seeds = [1]\n', "tune_seeds and trial_parameters are for the trials"),
+        ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\ntune_seeds = [1, 1]\n', "must be different seeds"),
+        ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\ntune_seeds = ["a"]\n', "seed = 'a' is not a int"),
+        (
+            '[[runs]]\nnotebook = "one"\nparameters = { names = [1979-05-27] }\n',
+            "holds what is no text or finite number",
+        ),
+        ('[[runs]]\nnotebook = "one"\nparameters = { share = nan }\n', "share = nan holds what is no text or finite"),
+        (b'[[runs]]\nnotebook = "caf\xe9"\n', "trial.toml: "),
+        ("a = " + "[" * 5000, "trial.toml: "),
+        (
+            '[[runs]]\nnotebook = "one"\nname = "a"\nparameters = { base = "run:b" }\n'
+            '[[runs]]\nnotebook = "one"\nname = "b"\nparameters = { base = "run:a" }\n',
+            "these runs need each other, and none can be the first: a, b",
+        ),
         ('[defaults]\nlr = 1.0\n[[runs]]\nnotebook = "one"\n', "no notebook of this study has the parameter"),
     ],
 )
 def test_a_malformed_study_is_refused_before_anything_starts(study, content, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         plan(study(content))
+    assert "\n" not in str(raised.value) and "trial.toml" in str(raised.value)
+
+
+def test_a_study_may_be_given_from_its_own_folder(study, monkeypatch):
+    path = study(GRID)
+    monkeypatch.chdir(path.parent)
+    assert [run.name for run in plan("trial.toml")] == [run.name for run in plan(path)]
+
+
+@pytest.mark.parametrize("name", ["one-history", "trial-test", "a b", "-x"])
+def test_a_study_whose_tables_could_be_anothers_is_refused(study, name):
+    path = study(GRID)
+    with pytest.raises(ValueError, match=r"a table of another study|must be a plain name"):
+        plan(path.rename(path.with_name(f"{name}.toml")))
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("number = 1 + 1", "its parameter number must be given a plain value"),
+        ("number: dict = {}", "its parameter number is a dict; possible: str"),
+        (None, r"one\.ipynb: no notebook that can be read"),
+        ('number = 3\nshare: "float" = 1\nout: str = ""', ""),  # hints may be missing
+    ],
+)
+def test_a_notebook_says_what_is_wrong_with_its_parameters(study, tmp_path, cell, message):
+    path = study('[[runs]]\nnotebook = "one"\nparameters = { number = 4 }\n')
+    notebook = tmp_path / "notebooks" / "one.ipynb"
+    cells = [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "outputs": [], "execution_count": None}]
+    about = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    content = {"cells": [cells[0] | {"source": cell}], "nbformat": 4}
+    notebook.write_text("{" if cell is None else json.dumps(content | {"metadata": about, "nbformat_minor": 4}))
+    notebook_parameters.cache_clear()
+    if message:
+        with pytest.raises(ValueError, match=message):
+            plan(path)
+    else:
+        assert plan(path)[0].parameters == {"number": 4}
+
+
+def spoil(folder, how):
+    if how == "result is a list":
+        (folder / "result.json").write_text("[]")
+    elif how == "result is empty":
+        (folder / "result.json").write_text("")
+    elif how == "result is cut":
+        (folder / "result.json").write_text('{"study": "trial", "run"')
+    elif how == "no result":
+        (folder / "result.json").unlink()
+    elif how == "adapter":
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "adapter.json").write_text("null")
+
+
+@pytest.mark.parametrize("how", ["result is a list", "result is empty", "result is cut", "no result", "adapter"])
+def test_a_damaged_record_is_named_and_stops_no_other(study, tmp_path, how):
+    batch, _ = run(study(GRID), tmp_path)
+    first, *others = batch.runs
+    spoil(batch.folder / first.name, how)
+    shutil.rmtree(batch.folder / others[0].name)
+    again, errors = run(study(GRID), tmp_path)
+    assert list(errors) == [first.name] and "move" in errors[first.name] and first.name in errors[first.name]
+    assert not again.done(first) and all(map(again.done, others))
+    assert len(pd.read_csv(again.collect(tmp_path / "results"))) == 3
+
+
+def test_a_folder_in_the_way_is_said_before_anything_is_trained(study, tmp_path):
+    batch = Study(study(GRID), tmp_path / "runs")
+    taken = batch.folder / batch.runs[0].name
+    taken.mkdir(parents=True)
+    (taken / "mine.txt").touch()
+    errors = batch.run(Inline(), lambda line: None)
+    assert errors == {batch.runs[0].name: f"{taken} exists but holds no result.json; move it away"}
+    assert [path.name for path in taken.iterdir()] == ["mine.txt"]
+    assert not (batch.folder / ".work" / batch.runs[0].name).exists()
+
+
+def test_a_folder_that_appears_meanwhile_loses_no_work(study, tmp_path):
+    batch = Study(study('[[runs]]\nnotebook = "one"\nname = "it"\n'), tmp_path / "runs")
+
+    class Taken(Inline):
+        def start(self, command, work):
+            (work / "checkpoint.pt").touch()
+            (batch.folder / "it").mkdir()
+            return super().start(command, work)
+
+    errors = batch.run(Taken(), lambda line: None)
+    assert "made meanwhile by somebody else" in errors["it"]
+    assert {"checkpoint.pt", "result.json"} <= {path.name for path in (batch.folder / ".work" / "it").iterdir()}
+    (batch.folder / "it").rmdir()
+    assert not batch.run(Inline(), lambda line: None) and not (batch.folder / "it" / "checkpoint.pt").exists()
+
+
+class Broken(Inline):
+    """Leaves what a notebook should not."""
+
+    def __init__(self, result, log=b"", code=0):
+        self.result, self.log, self.code = result, log, code
+
+    def start(self, command, work):
+        if self.result is None:
+            raise OSError(28, "No space left on device")
+        super().start(command, work)
+        (work / "result.json").write_text(self.result)
+        (work / "log.txt").write_bytes(self.log)
+        return self
+
+    def poll(self):
+        return self.code
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        (Broken("[]"), "result.json is no record"),
+        (Broken(""), "result.json is no record"),
+        (Broken('{"metrics": {}}'), "result.json is no record"),
+        (Broken("{}", b"caf\xe9 is closed\n", code=1), "is closed"),
+        (Broken(None), "could not be started: .*No space left"),
+    ],
+)
+def test_what_a_notebook_leaves_may_be_anything(study, tmp_path, engine, message):
+    batch, errors = run(study('[[runs]]\nnotebook = "one"\nname = "it"\n'), tmp_path, engine)
+    assert list(errors) == ["it"] and re.search(message, errors["it"]) and not (batch.folder / "it").exists()
 
 
 def test_the_studies_that_come_with_the_project_can_be_planned():
@@ -339,6 +513,23 @@ def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
     cli.main()
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(runs) + 2 and "hours" in said[-1]
+
+
+def test_a_rehearsal_of_nothing_is_refused_and_a_hubs_name_is_none(study):
+    content = """
+[[runs]]
+notebook = "07_sentiment"
+grid = { base_model = ["openai-community/gpt2", "untrained:gpt2"], method = ["full"] }
+"""
+    from conftest import REPOSITORY
+
+    path = study(content)
+    for notebook in ("07_sentiment", "16_alpha_in_gpt2"):
+        shutil.copy(REPOSITORY / "notebooks" / f"{notebook}.ipynb", path.parent.parent)
+    names = [run.name for run in rehearsal(plan(path))]
+    assert len(names) == 2 and not any("/" in name or ":" in name for name in names)
+    with pytest.raises(ValueError, match="there is nothing to rehearse"):
+        rehearsal(plan(study('[[runs]]\nnotebook = "16_alpha_in_gpt2"\n')))
 
 
 def test_a_rehearsal_has_every_kind_of_run_once():

@@ -26,3 +26,8 @@ def check_name(what: str, name) -> None:
     """Refuses what cannot be the name of one file or folder on every system, or would lie outside its folder."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}", name) or name.endswith("."):
         raise ValueError(f"{what} must be a plain name of letters, digits, _, -, + and dots, not {name!r}")
+
+
+def one_line(error: Exception) -> str:
+    """What an error of another library says first, to be part of a message of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gpt2lib.common.checks import one_line
 from gpt2lib.common.machine import cache_folder
 from gpt2lib.data import glue, toy
 from gpt2lib.data.example import Example
@@ -159,7 +160,7 @@ def find_file(name: str, folder: Path | None = None) -> Path:
             )
         )
     except ValueError as error:  # pooch's word for a wrong hash; it has deleted the file
-        raise ValueError(f"{name}: the download is not the course's file ({error})") from None
+        raise ValueError(f"{name}: the download is not the course's file ({one_line(error)})") from None
     except Exception as error:  # requests' many kinds of "not reachable"
         raise FileNotFoundError(
             f"{name} is not in {looked} and could not be downloaded ({type(error).__name__}); "

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gpt2lib.common.checks import check_count
+from gpt2lib.common.checks import check_count, one_line
 from gpt2lib.data import toy
 from gpt2lib.data.batches import Encoded
 
@@ -52,7 +52,7 @@ def read_corpus(path: str | Path) -> Iterator[str]:
                 if text := line.rstrip("\n").replace("\\n", "\n"):
                     yield text
     except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
-        raise ValueError(f"{path}: damaged ({error})") from None
+        raise ValueError(f"{path}: damaged ({one_line(error)})") from None
 
 
 def corpus(source: str | Path = "") -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
+from gpt2lib.common.checks import one_line
 from gpt2lib.common.whole import write_json
 
 PATIENCE = 20.0  # seconds that a notebook has to end when it is told to
@@ -90,7 +91,7 @@ class Ray:
             if not ray.is_initialized():
                 ray.init(address=address or None, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError) as error:
-            raise ValueError(f"no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}") from None
+            raise ValueError(f"no Ray cluster at {address!r}: {one_line(error)}") from None
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         self.jobs = jobs or max(1, gpus or cores)
@@ -115,7 +116,7 @@ class Task:
         try:
             return self.ray.get(self.reference)
         except self.ray.exceptions.RayError as error:
-            raise OSError(f"the Ray cluster lost a run: {str(error).strip().splitlines()[0]}") from None
+            raise OSError(f"the Ray cluster lost a run: {one_line(error)}") from None
 
     def stop(self) -> None:
         self.ray.cancel(self.reference, force=True)

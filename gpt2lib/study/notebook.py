@@ -5,6 +5,8 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
+from gpt2lib.common.checks import one_line
+
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
 
 
@@ -19,7 +21,9 @@ def notebook_parameters(notebook: Path) -> dict[str, tuple[str, object]]:
     try:
         found = papermill.inspect_notebook(str(notebook))
     except Exception as error:  # of nbformat, json and the file system
-        raise ValueError(f"{notebook}: no notebook that can be read ({type(error).__name__}: {error})") from None
+        raise ValueError(
+            f"{notebook}: no notebook that can be read ({type(error).__name__}: {one_line(error)})"
+        ) from None
     parameters = {}
     for name, about in found.items():
         try:

@@ -21,7 +21,7 @@ what these runs chose their weights by wins, among equal ones that with the lowe
 import tomllib
 from pathlib import Path
 
-from gpt2lib.common.checks import check_name
+from gpt2lib.common.checks import check_name, one_line
 from gpt2lib.study.group import Group, Run, plain_name
 from gpt2lib.study.notebook import default_values
 from gpt2lib.study.tables import OWN
@@ -38,7 +38,7 @@ def plan(path: str | Path) -> list[Run]:
     try:
         study = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {one_line(error)}") from None
     if unknown := set(study) - {"defaults", "runs"}:
         raise ValueError(f"{path}: unknown table {sorted(unknown)}; possible: defaults, runs")
     defaults, groups = study.get("defaults", {}), study.get("runs", [])

@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
+from gpt2lib.common.checks import one_line
 from gpt2lib.common.whole import write_json, write_text
 from gpt2lib.study import tables
 from gpt2lib.study.board import Board
@@ -222,7 +223,7 @@ class Study:
             write_json(result_path, about | result | {"tuned": run.tuned, "parameters": parameters})
             record = tables.read_run(work)
         except (ValueError, TypeError) as error:
-            return f"the notebook's result.json is no record ({error})"
+            return f"the notebook's result.json is no record ({one_line(error)})"
         if run.name in self.here:  # with other parameters
             old = self.folder / ".replaced"
             old.mkdir(exist_ok=True)
@@ -239,11 +240,7 @@ class Study:
         """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the path
         of the main one."""
         folder = Path(folder)
-        try:
-            self.collected = tables.read_table(folder / f"{self.name}.csv", self.name)
-        except ValueError:
-            if not force:
-                raise
+        self.collected = tables.read_table(folder / f"{self.name}.csv", self.name, force)
         self.look()
         records = [self.record(run) for run in self.runs]
         missing = [

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gpt2lib.common.whole import written_together
+from gpt2lib.common.checks import one_line
+from gpt2lib.common.whole import write_text, written_together
 from gpt2lib.tasks.prepare import read_submission
 
 TRIALS = "trials"  # the part of the runs that only try a value for others; they do not count as results
@@ -29,6 +30,11 @@ class Record:
 
     row: dict[str, str]
     folder: Path | None = None
+
+    def is_of(self, other: "Record") -> bool:
+        """Whether two rows are of the very same run: a table has empty cells for what some runs do not have."""
+        mine, theirs = ({key: value for key, value in record.row.items() if value} for record in (self, other))
+        return mine == theirs
 
     @property
     def score(self) -> tuple[float, float]:
@@ -58,19 +64,22 @@ def read_run(folder: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: no record of a run ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{path}: no record of a run ({type(error).__name__}: {one_line(error)})") from None
 
 
-def read_table(path: Path, study: str) -> dict[str, Record]:
-    """The rows of a collected table by their runs' names; empty if there is none. Raises ValueError for another file."""
+def read_table(path: Path, study: str, force: bool = False) -> dict[str, Record]:
+    """The rows of a collected table by their runs' names; empty if there is none. Raises ValueError for another file, which
+    with `force` counts as none."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if not {"run", "study"} <= set(table) or set(table["study"]) - {study} or table["run"].duplicated().any():
+            raise ValueError(f"not of the study {study}, one row a run")
     except FileNotFoundError:
         return {}
     except ValueError as error:  # pandas' own errors are
-        raise ValueError(f"{path}: no table of runs ({str(error).splitlines()[0]})") from None
-    if not {"run", "study"} <= set(table) or set(table["study"]) - {study} or table["run"].duplicated().any():
-        raise ValueError(f"{path}: no table of the study {study}, with one row a run")
+        if force:
+            return {}
+        raise ValueError(f"{path}: no table of runs ({one_line(error)})") from None
     return {row["run"]: Record(row) for row in table.to_dict("records")}
 
 
@@ -106,39 +115,47 @@ def collect(
     """
     if not records:
         raise ValueError(f"no run of {study} is finished; there is nothing to collect")
-    names = {record.row["run"] for record in records}
-    lost = [] if force else [name for name in read_table(folder / f"{study}.csv", study) if name not in names]
-    if lost:
+    main, names = folder / f"{study}.csv", {record.row["run"] for record in records}
+    before = read_table(main, study, force)
+    if (lost := [name for name in before if name not in names]) and not force:
         raise ValueError(
-            f"{folder / study}.csv holds {len(lost)} runs that are neither here nor planned as they were done: "
+            f"{main} holds {len(lost)} runs that are neither here nor planned as they were done: "
             f"{', '.join(lost[:3])}{' ...' * (len(lost) > 3)}; --force drops them"
         )
-    counted = [record for record in records if record.row["counts"] == "True"]
     old = _Tables(study, folder)
     with written_together(folder) as new:
         if missing:
             pd.DataFrame(missing).to_csv(new / f"{study}-missing.csv", index=False)
-        if histories := _combined(counted, "history.csv", old.csv("history")):
-            pd.concat([_as_text(h) for h in histories]).fillna("").to_csv(new / f"{study}-history.csv", index=False)
-        for name in ("examples", "test", *sorted(old.names | {p.stem for r in counted for p in _tables_of(r)})):
-            read, file, keys = pd.read_csv, f"tables/{name}.csv", ("run", "task", "seed")
-            if name == "examples":
-                file, keys = "examples.csv", KEYS
-            elif name == "test":
-                read, file, keys = read_submission, "test-predictions.csv", ("run", "task")
-            if tables := _combined(counted, file, old.parquet(name), keys, read):
-                table = pd.concat(tables)
-                table = table[["run", "task", "id", "label"]] if name == "test" else table
-                table.to_parquet(new / f"{study}-{name}.parquet", index=False, compression="zstd")
-        if sonnets := {r.row["run"]: found for r in counted if (found := _sonnets(r, old.sonnets))}:
-            text = json.dumps(sonnets, indent=1) + "\n"
-            (new / f"{study}-sonnets.json").write_text(text, encoding="utf-8")
+        _write_sides([record for record in records if record.row["counts"] == "True"], old, before, new / study)
         # the last to appear: it says which rows of the others are meant
-        pd.DataFrame([record.row for record in records]).fillna("").to_csv(new / f"{study}.csv", index=False)
-        for path in old.files:
-            if not (new / path.name).exists():
-                path.unlink()
-    return folder / f"{study}.csv"
+        pd.DataFrame([record.row for record in records]).fillna("").to_csv(new / main.name, index=False)
+        gone = [path for path in old.files if not (new / path.name).exists()]
+    for path in gone:
+        path.unlink()
+    return main
+
+
+def _write_sides(counted: Sequence[Record], old: "_Tables", before: dict[str, Record], stem: Path) -> None:
+    """The tables beside the main one. stem: their path up to the dash."""
+    if histories := _combined(counted, "history.csv", old.csv("history")):
+        pd.concat([_as_text(h) for h in histories]).fillna("").to_csv(f"{stem}-history.csv", index=False)
+    for name in ("examples", "test", *sorted(old.names | {p.stem for r in counted for p in _tables_of(r)})):
+        read, file, keys = pd.read_csv, f"tables/{name}.csv", ("run", "task", "seed")
+        if name == "examples":
+            file, keys = "examples.csv", KEYS
+        elif name == "test":
+            read, file, keys = read_submission, "test-predictions.csv", ("run", "task")
+        if tables := _combined(counted, file, old.parquet(name), keys, read):
+            table = pd.concat(tables)
+            table = table[["run", "task", "id", "label"]] if name == "test" else table
+            table.to_parquet(f"{stem}-{name}.parquet", index=False, compression="zstd")
+    # a score is of the run that it was given to, not of one that was done since in its place
+    scores = old.csv("scores")
+    same = [r.row["run"] for r in counted if r.row["run"] in before and before[r.row["run"]].is_of(r)]
+    if scores := [scores[name] for name in same if name in scores]:
+        pd.concat(scores).to_csv(f"{stem}-scores.csv", index=False)
+    if sonnets := {r.row["run"]: found for r in counted if (found := _sonnets(r, old.sonnets))}:
+        write_text(Path(f"{stem}-sonnets.json"), json.dumps(sonnets, indent=1) + "\n")
 
 
 class _Tables:
@@ -149,7 +166,7 @@ class _Tables:
         # with a dash more it is of another study, whose name begins like this one's
         tables = [path for path in folder.glob(f"{study}-*.parquet") if "-" not in path.stem[len(study) + 1 :]]
         self.names = {path.stem.rpartition("-")[2] for path in tables} - {"examples", "test"}
-        others = [folder / f"{study}-{name}" for name in ("missing.csv", "history.csv", "sonnets.json")]
+        others = [folder / f"{study}-{name}" for name in ("missing.csv", "history.csv", "scores.csv", "sonnets.json")]
         self.files = [path for path in (*tables, *others) if path.is_file()]
         path = folder / f"{study}-sonnets.json"
         self.sonnets = json.loads(path.read_text(encoding="utf-8")) if path in self.files else {}
