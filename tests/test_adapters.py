@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from gpt2lib.adapters import (
     load,
     merge,
     save,
+    trained_count,
 )
 from gpt2lib.adapters.kan_lora import KANMLP, bspline_bases
 from gpt2lib.adapters.krona import factor_shapes, kronecker_linear
@@ -400,3 +402,28 @@ def test_a_refitted_grid_spans_the_data_and_keeps_the_curves(model):
     assert 0.97 < (z.abs() <= 1).float().mean() < 0.99
     error = (layer.delta(x) - before).square().mean() / before.square().mean()
     assert error < 0.01
+
+
+def test_a_range_of_blocks_is_adapted_and_no_other(model, spec, tmp_path):
+    ranged = replace(spec, layers=(1, 2))
+    attach(model, ranged)
+    assert adapter_parameters(model) and all(name.startswith("blocks.1.") for name in adapter_parameters(model))
+    assert trained_count(ranged, model.config) * 2 == trained_count(spec, model.config)
+    randomised(model)
+    save(model, tmp_path)
+    again = load(random_model(), tmp_path)
+    assert again.adapter == ranged and torch.equal(outputs(again), outputs(model))
+
+
+@pytest.mark.parametrize("layers", [(0, 3), (2, 3)])
+def test_a_range_beyond_the_model_is_refused(model, spec, layers):
+    before = {name: id(p) for name, p in model.named_parameters()}
+    with pytest.raises(ValueError, match=r"2 blocks"):
+        attach(model, replace(spec, layers=layers))
+    assert {name: id(p) for name, p in model.named_parameters()} == before
+
+
+@pytest.mark.parametrize("layers", [(1, 1), (2, 1), (-1, 2), (1,), [0, 1], 3, (0.0, 1.0)])
+def test_what_is_no_range_is_refused(layers):
+    with pytest.raises(ValueError, match="layers must be None or"):
+        LoRA(layers=layers)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2lib.adapters.base import AdaptedLinear, AdapterLayer, Spec, check_targets, target_layers
+from gpt2lib.adapters.base import AdaptedLinear, AdapterLayer, Spec, blocks_in, check_targets, target_layers
 from gpt2lib.common.checks import check_count, check_dropout
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 
 def kronecker_linear(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
@@ -70,6 +70,7 @@ class _Kronecker(Spec, method=None):
     budget: int | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         check_dropout("dropout", self.dropout)
         if self.shape is not None and self.budget is not None:
             raise ValueError("give the shape of A or a budget of parameters per layer, not both")
@@ -94,8 +95,8 @@ class KronA(_Kronecker, method="krona"):
         super().__post_init__()
         check_targets(self.targets)
 
-    def install(self, model: GPT2) -> None:
-        layers = list(target_layers(model, self.targets))
+    def install(self, model: Decoder) -> None:
+        layers = list(target_layers(model, self.targets, self.layers))
         for _, _, base in layers:
             factor_shapes(*base.weight.shape, self.shape, self.budget)
         for parent, name, base in layers:
@@ -137,16 +138,16 @@ class KronAB(_Kronecker, method="krona-b"):
 
     residual: bool = False
 
-    def install(self, model: GPT2) -> None:
+    def install(self, model: Decoder) -> None:
         factor_shapes(model.config.n_embd, model.config.n_embd, self.shape, self.budget)
-        for block in model.blocks:
-            block.mlp = KronAMLP(block.mlp, self)
+        for i in blocks_in(self.layers, model.config.n_layer):
+            model.blocks[i].mlp = KronAMLP(model.blocks[i].mlp, self, model.config.n_embd)
 
 
 class KronAMLP(_Factors, AdapterLayer):
-    def __init__(self, base: nn.Module, spec: KronAB):
+    def __init__(self, base: nn.Module, spec: KronAB, d: int):
         super().__init__(base)
-        d, device = base.up.in_features, base.up.weight.device
+        device = next(base.parameters()).device
         self.add_factors(d, d, spec, device)
         self.s = nn.Parameter(torch.zeros((), device=device)) if spec.residual else None
 

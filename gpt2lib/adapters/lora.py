@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
 from gpt2lib.common.checks import check_count, check_dropout
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 
 @dataclass(frozen=True)
-class LoRA(Spec, method="lora"):
-    """y = W x + b + s B A x on the target layers, s = alpha / rank. Trained: rank (d_in + d_out) per layer.
+class LowRank(Spec, method=None):
+    """The low-rank part that LoRA is and that other methods have beside their own: y = W x + b + s B A x on the target layers.
 
-    dropout acts on the x that enters A. targets: any of q, k, v, o, up, down, in every block. rank_stabilised:
+    s = alpha / rank; dropout acts on the x that enters A. targets: any of q, k, v, o, up, down. rank_stabilised:
     s = alpha / sqrt(rank), which keeps the size of the update as the rank grows (Kalajdzievski 2023, arXiv 2312.03732).
     Raises ValueError for a rank below 1, a dropout outside [0, 1), an unknown target; at attaching for a rank above
     the layer's.
@@ -29,6 +29,7 @@ class LoRA(Spec, method="lora"):
     rank_stabilised: bool = False
 
     def __post_init__(self):
+        super().__post_init__()
         check_count("rank", self.rank)
         check_dropout("dropout", self.dropout)
         check_targets(self.targets)
@@ -40,8 +41,8 @@ class LoRA(Spec, method="lora"):
     def layer(self, base: nn.Linear) -> "LoRALinear":
         return LoRALinear(base, self)
 
-    def install(self, model: GPT2) -> None:
-        layers = list(target_layers(model, self.targets))
+    def install(self, model: Decoder) -> None:
+        layers = list(target_layers(model, self.targets, self.layers))
         for _, name, base in layers:
             if self.rank > min(base.weight.shape):
                 raise ValueError(f"rank={self.rank} is above that of {name}; possible: 1 to {min(base.weight.shape)}")
@@ -49,10 +50,15 @@ class LoRA(Spec, method="lora"):
             setattr(parent, name, self.layer(base))
 
 
+@dataclass(frozen=True)
+class LoRA(LowRank, method="lora"):
+    """y = W x + b + s B A x on the target layers, and nothing else. Trained: rank (d_in + d_out) per layer."""
+
+
 class LoRALinear(AdaptedLinear):
     """A: [rank, d_in], Kaiming-uniform; B: [d_out, rank], 0, so that the update starts at 0."""
 
-    def __init__(self, base: nn.Linear, spec: LoRA):
+    def __init__(self, base: nn.Linear, spec: LowRank):
         super().__init__(base)
         d_out, d_in = base.weight.shape
         device = base.weight.device

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gpt2lib.adapters.base import TARGETS, attach, attached_spec, detach
+from gpt2lib.adapters.base import TARGETS, attach, attached_spec, blocks_in, detach
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.common.whole import write_json, write_tensors
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 FUSED = "attn.c_attn"
 MODULES = {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
@@ -32,7 +32,7 @@ UNSUPPORTED = {
 }
 
 
-def to_peft(model: GPT2, folder: str | Path) -> None:
+def to_peft(model: Decoder, folder: str | Path) -> None:
     """Write the attached LoRA as peft does; `PeftModel.from_pretrained(gpt2, folder)` gives the same outputs.
 
     Raises ValueError unless a plain LoRA is attached.
@@ -42,7 +42,9 @@ def to_peft(model: GPT2, folder: str | Path) -> None:
         raise ValueError(f"peft's format holds a plain LoRA; attached is {spec or 'nothing'}")
     fused = [target for target in "qkv" if target in spec.targets]
     tensors = {}
-    for i, block in enumerate(model.blocks):
+    chosen = blocks_in(spec.layers, model.config.n_layer)
+    for i in chosen:
+        block = model.blocks[i]
         for target, module in MODULES.items():
             if target in spec.targets:
                 layer = block.get_submodule(TARGETS[target])
@@ -69,6 +71,7 @@ def to_peft(model: GPT2, folder: str | Path) -> None:
         "target_modules": modules,
         "rank_pattern": {FUSED: n * spec.rank} if fused else {},
         "alpha_pattern": {FUSED: (math.sqrt(n) if spec.rank_stabilised else n) * spec.alpha} if fused else {},
+        "layers_to_transform": None if spec.layers is None else list(chosen),
         "fan_in_fan_out": True,
         "bias": "none",
     }
@@ -79,7 +82,7 @@ def to_peft(model: GPT2, folder: str | Path) -> None:
 
 
 @torch.no_grad()
-def from_peft(model: GPT2, folder: str | Path) -> GPT2:
+def from_peft(model: Decoder, folder: str | Path) -> Decoder:
     """Attach the LoRA that peft saved from transformers' GPT-2, in place of one that is attached. Returns the model.
 
     Layers of lower rank than the others are filled up with zeros, and a c_attn is split into query, key and value.
