@@ -11,7 +11,7 @@ from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach,
 from gpt2lib.data import load_task, pretraining
 from gpt2lib.model.base import load_base
 from gpt2lib.model.generate import generate
-from gpt2lib.tasks.prepare import method_named
+from gpt2lib.tasks import method_named
 from gpt2lib.theory import accuracy
 from gpt2lib.training import Training, fit
 from gpt2lib.training.optimizer import Muon

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from gpt2lib.tasks.parameters import method_of
+
 KEYS = {"notebook", "name", "part", "parameters", "grid", "tune"}
 SAME = ("method", "base_model", "rank", "budget")  # what runs share that may take their value from each other's trials
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
@@ -159,8 +161,14 @@ class _Group:
     def run(self, chosen: dict, tuned: str = "", trials: dict | None = None) -> Run:
         parameters = self.shared | chosen
         _check_parameters(parameters, self.known, self.where)
+        given = default_values(self.known) | parameters
+        if "method" in given:
+            try:
+                method_of(given | {"budget": 0})
+            except ValueError as error:
+                raise ValueError(f"{self.where}: {error}") from None
         # the notebook's defaults belong to it: a run under another default is another run
-        everything = [self.content["notebook"], default_values(self.known) | parameters, *(trials or {}).items()]
+        everything = [self.content["notebook"], given, *(trials or {}).items()]
         digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
         name = "-".join([*(str(value).replace("/", "-").replace(":", "-") for value in chosen.values()), digest[:6]])
         name = self.content.get("name", name)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from gpt2lib.tasks.prepare import read_submission
+from gpt2lib.tasks.method import name_in_tables
+from gpt2lib.tasks.submission import read_submission
 
-USUAL_RANK = 8
 KEYS = ("run", "part", "task", "method", "name", "seed")  # what tells runs apart in their tables
 SAMPLES = 2  # sonnets of each run that the report can show
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "targets", "budget")
@@ -43,7 +43,7 @@ def collect(
     if examples := _tables(runs, rows, "examples.csv"):
         pd.concat(examples).to_parquet(folder / f"{study}-examples.parquet", index=False, compression="zstd")
     tests = [
-        read_submission(run / "test-predictions.csv").assign(run=run.name, task=row["task"])
+        read_submission(run / "test-predictions.csv", row["task"]).assign(run=run.name, task=row["task"])
         for run, row in zip(runs, rows, strict=True)
         if (run / "test-predictions.csv").is_file()
     ]
@@ -76,10 +76,9 @@ def _row(run: Path) -> dict:
         adapter |= {key: attached[key] for key in ADAPTER_SETTINGS if key in attached}
     if isinstance(adapter["targets"], list):
         adapter["targets"] = " ".join(adapter["targets"])
-    rank = parameters.get("rank")
-    # what tables and figures call it: ranks of LoRA are told apart, the usual one is just LoRA
-    result["name"] = f"lora r={rank}" if result["method"] == "lora" and rank != USUAL_RANK else result["method"]
-    row = result | {key: parameters.get(key, "") for key in ("epochs", "max_length")} | adapter | metrics
+    result["name"] = name_in_tables(result["method"], parameters.get("rank"))
+    selected = {f"selection_{key}": value for key, value in result.pop("selection", {}).items()}
+    row = result | {key: parameters.get(key, "") for key in ("epochs", "max_length")} | adapter | metrics | selected
     return row | {"versions": " ".join(f"{package}-{number}" for package, number in versions.items())}
 
 

@@ -56,3 +56,6 @@ class Training:
         rise = max(1, round(self.warmup * steps))
         fall = self.decay * (steps - rise)
         return self.lr * min((step + 1) / rise, (steps - step) / (fall + 1), 1.0)
+
+
+TrainingSettings = Training
