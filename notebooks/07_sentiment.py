@@ -97,7 +97,7 @@ floors = baselines.floors(data, seen)
 # of a padded batch is not the last *token* of its rows.
 
 # %%
-body, tokenizer = load_base(base_model, **({"depth": depth} if depth else {}))
+body, tokenizer = load_base(base_model, depth=depth or None)
 encoder = Encoder(task, tokenizer, min(max_length, body.config.n_positions))
 train, chooses, dev = encoder(seen.train), encoder(seen.dev), encoder(data.dev)
 batch = Batch.of(train[:3])

@@ -95,7 +95,7 @@ floors = baselines.floors(data, seen)
 # wants GPT-2's numbers from every model.
 
 # %%
-body, tokenizer = load_base(base_model, **({"depth": depth} if depth else {}))
+body, tokenizer = load_base(base_model, depth=depth or None)
 encoder = Encoder(task, tokenizer, min(max_length, body.config.n_positions))
 train, chooses, dev = encoder(seen.train), encoder(seen.dev), encoder(data.dev)
 torch.manual_seed(seed)

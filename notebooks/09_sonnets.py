@@ -91,7 +91,7 @@ print("\n".join("    " + line for line in rest.splitlines()))
 # other than the poem itself.
 
 # %%
-body, tokenizer = load_base(base_model, **({"depth": depth} if depth else {}))
+body, tokenizer = load_base(base_model, depth=depth or None)
 encoder = Encoder(task, tokenizer, min(max_length, body.config.n_positions))
 train = encoder(seen.train)
 chooses, dev = (encoder(part, score_from_prompt=True) for part in (seen.dev, data.dev))

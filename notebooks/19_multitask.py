@@ -63,7 +63,7 @@ from gpt2lib.training import evaluate, fit
 
 # %%
 datas = [load_task(task, source or None).sample(examples) for task in tasks]
-body, tokenizer = load_base(base_model, **({"depth": depth} if depth else {}))
+body, tokenizer = load_base(base_model, depth=depth or None)
 encoders = [Encoder(task, tokenizer, min(max_length, body.config.n_positions)) for task in tasks]
 train = labelled_by_task([encode(d.train) for encode, d in zip(encoders, datas, strict=True)])
 dev = labelled_by_task([encode(d.dev, score_from_prompt=True) for encode, d in zip(encoders, datas, strict=True)])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gpt2lib.adapters.base import AdapterLayer, blocks_in
 from gpt2lib.adapters.lora import LowRank
 from gpt2lib.common.checks import check_count
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 
 
@@ -39,14 +39,14 @@ class KANLoRA(LowRank, method="kan-lora"):
         for name in ("kan_rank", "grid", "order", "refresh"):
             check_count(name, getattr(self, name))
 
-    def install(self, model: GPT2) -> None:
+    def install(self, model: Decoder) -> None:
         if self.kan_rank > model.config.n_embd:
             raise ValueError(f"kan_rank={self.kan_rank} is above the width; possible: 1 to {model.config.n_embd}")
         super().install(model)
         for i in blocks_in(self.layers, model.config.n_layer):
             model.blocks[i].mlp = KANMLP(model.blocks[i].mlp, self, model.config.n_embd)
 
-    def hooks(self, model: GPT2, train: list, seed: int) -> tuple[list, list[Hook]]:
+    def hooks(self, model: Decoder, train: list, seed: int) -> tuple[list, list[Hook]]:
         return train, [GridFit(self.refresh)]
 
 
@@ -131,16 +131,17 @@ class GridFit(Hook):
             return
         rng = random.Random(f"grid/{run.settings.seed}/{step}")
         batch = run.batch(rng.sample(run.train, min(self.examples, len(run.train))))
-        real = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
         inputs: dict[KANMLP, Tensor] = {}
         layers = [m for m in run.model.modules() if isinstance(m, KANMLP)]
         handles = [
-            layer.register_forward_pre_hook(lambda layer, args: inputs.update({layer: args[0][real][: self.tokens]}))
+            layer.register_forward_pre_hook(
+                lambda layer, args: inputs.update({layer: args[0][batch.real][: self.tokens]})
+            )
             for layer in layers
         ]
         was_training = run.model.training
         run.model.eval()
-        run.model.body(batch.input_ids)
+        run.model.body(batch.input_ids, hidden=batch.hidden, first=batch.first)
         run.model.train(was_training)
         for handle in handles:
             handle.remove()

@@ -5,19 +5,19 @@ from dataclasses import replace
 import torch
 
 from gpt2lib.adapters.base import Spec, blocks_in
-from gpt2lib.model.config import GPT2Config
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.base import random_model
+from gpt2lib.model.config import Config
 
 
-def trained_count(spec, config: GPT2Config) -> int:
+def trained_count(spec, config: Config) -> int:
     """How many parameters a method trains on a model of this shape, without a task's head; takes no memory."""
     with torch.device("meta"):
-        model = GPT2(config)
+        model = random_model(config)
         spec.apply(model)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def of_size(spec: Spec, parameters: int, config: GPT2Config) -> Spec:
+def of_size(spec: Spec, parameters: int, config: Config) -> Spec:
     """The same adapter with the rank, or the Kronecker factors, that bring its trained parameters nearest to a number.
 
     Ranks and Kronecker shapes come in steps, so the number is seldom met exactly; see `trained_count`.

@@ -13,9 +13,8 @@ from gpt2lib.data.load import TaskData
 from gpt2lib.model.base import load_base
 from gpt2lib.tasks.method import Trainable
 from gpt2lib.tasks.prepare import Encoder, prepare
+from gpt2lib.training import TrainingSettings, evaluate, fit, trained_parameters
 from gpt2lib.training.optimizer import AdamW
-from gpt2lib.training.settings import TrainingSettings
-from gpt2lib.training.trainer import evaluate, fit, trained_parameters
 
 
 def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
@@ -94,12 +93,12 @@ def comparison(
 ) -> tuple[dict, pd.DataFrame]:
     """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
 
-    methods, learning_rates, hooks: by name. max_length: tokens of a text, as many as the model takes by default. depth: as
-    many of the base's blocks are kept; 0: all.
+    methods, learning_rates, hooks: by name. max_length: tokens of a text, as many as the model takes by default.
+    depth: so many of the base's blocks are kept; 0: all.
     """
     models, rows = {}, {}
     for name, method in methods.items():
-        body, tokenizer = load_base(base_model, **({"depth": depth} if depth else {}))
+        body, tokenizer = load_base(base_model, depth=depth or None)
         encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
         torch.manual_seed(settings.seed)
         model = models[name] = prepare(data, body, tokenizer, method)

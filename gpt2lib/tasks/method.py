@@ -11,8 +11,8 @@ from typing import ClassVar, Protocol
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, KronAB, LoRA, of_size
 from gpt2lib.adapters.base import blocks_in
 from gpt2lib.common.checks import check_layers
-from gpt2lib.model.config import GPT2Config
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.config import Config
+from gpt2lib.model.decoder import Decoder
 
 COMMON = ("rank", "alpha", "dropout", "targets", "layers")  # settings that a notebook gives to any method
 USUAL_RANK = 8  # which tables do not name
@@ -24,7 +24,7 @@ class Trainable(Protocol):
     method: ClassVar[str]
     own_output_layer: ClassVar[bool]  # whether a task without a head of its own trains a copy of the output layer
 
-    def apply(self, model: GPT2) -> None:
+    def apply(self, model: Decoder) -> None:
         """Change the model as needed, and leave exactly those of its parameters trainable that are to be trained."""
 
 
@@ -35,7 +35,7 @@ class LastLayer:
     method: ClassVar[str] = "last-linear"
     own_output_layer: ClassVar[bool] = True
 
-    def apply(self, model: GPT2) -> None:
+    def apply(self, model: Decoder) -> None:
         model.requires_grad_(False)
 
 
@@ -50,7 +50,7 @@ class Full:
     def __post_init__(self):
         check_layers(self.layers)
 
-    def apply(self, model: GPT2) -> None:
+    def apply(self, model: Decoder) -> None:
         blocks = blocks_in(self.layers, model.config.n_layer)
         model.requires_grad_(self.layers is None)
         for i in blocks:
@@ -105,7 +105,7 @@ def record_of(name: str) -> Method:
 
 def method_named(
     name: str,
-    config: GPT2Config | None = None,
+    config: Config | None = None,
     size: int = 0,
     common: Mapping[str, object] | None = None,
     **own,

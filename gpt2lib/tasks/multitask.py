@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.data.load import TaskData
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.tasks.method import Trainable
 from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.objectives import Classifier, LanguageModel
@@ -22,13 +22,13 @@ class MultiTask(nn.Module):
     follows is the mean of the tasks' dev losses.
     """
 
-    metric, sign = "loss", -1
+    metric, sign, reads_last_token = "loss", -1, False
 
     def __init__(self, tasks: dict[str, Classifier | LanguageModel]):
         super().__init__()
         self.names = list(tasks)
         self.tasks = nn.ModuleList(tasks.values())
-        self.body: GPT2 = self.tasks[0].body
+        self.body: Decoder = self.tasks[0].body
         if any(task.body is not self.body for task in self.tasks):
             raise ValueError("the tasks must share one body")
 
@@ -41,13 +41,8 @@ class MultiTask(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Summed loss."""
         total = torch.zeros((), device=batch.input_ids.device)
-        for task, rows, part in self._parts(batch):
-            if isinstance(task, LanguageModel):
-                losses, row = task.losses(part)
-                tokens = torch.bincount(row, minlength=len(rows))
-                total = total + (losses / tokens[row]).sum()
-            else:
-                total = total + task(part)
+        for task, _, part in self._parts(batch):
+            total = total + task.means(part).sum()
         return total
 
     def weight(self, example: Encoded) -> int:
@@ -73,7 +68,7 @@ class MultiTask(nn.Module):
         return {"loss": sum(losses) / len(losses)} | metrics
 
 
-def prepare_tasks(tasks: list[TaskData], body: GPT2, tokenizer, method: Trainable) -> MultiTask:
+def prepare_tasks(tasks: list[TaskData], body: Decoder, tokenizer, method: Trainable) -> MultiTask:
     """Prepare one body, with one adapter for all, and put every task's head on it."""
     method.apply(body)
     own = method.own_output_layer

@@ -8,9 +8,9 @@ from dataclasses import fields
 from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
-from gpt2lib.model.config import GPT2Config
+from gpt2lib.model.config import Config
 from gpt2lib.tasks.method import COMMON, Method, Trainable, method_named, record_of
-from gpt2lib.training.settings import TrainingSettings
+from gpt2lib.training import TrainingSettings
 
 
 def settings_of(parameters: Mapping[str, object]) -> TrainingSettings:
@@ -20,7 +20,7 @@ def settings_of(parameters: Mapping[str, object]) -> TrainingSettings:
     return TrainingSettings(**{name: (value or None) if name in optional else value for name, value in given.items()})
 
 
-def method_of(parameters: Mapping[str, object], config: GPT2Config | None = None) -> Trainable:
+def method_of(parameters: Mapping[str, object], config: Config | None = None) -> Trainable:
     """What to train, from the parameters method, rank, alpha, dropout, targets, layers ([first, end]; empty: all blocks),
     budget (which needs the model's config) and settings ("name=value", for those that only this method has).
 

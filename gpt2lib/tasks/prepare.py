@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from gpt2lib.data.batches import Encoded
 from gpt2lib.data.example import Example
 from gpt2lib.data.load import TaskData
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.tasks.method import Trainable, method_named
 from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.objectives import Classifier, LanguageModel
@@ -29,7 +29,7 @@ class Encoder:
         return sum(len(e.ids) == self.max_length for e in encoded)
 
 
-def prepare(data: TaskData, body: GPT2, tokenizer, method: Trainable | str) -> Classifier | LanguageModel:
+def prepare(data: TaskData, body: Decoder, tokenizer, method: Trainable | str) -> Classifier | LanguageModel:
     """Put the task's head on `body` and leave exactly those parameters trainable that `method` trains.
 
     method: `LastLayer()`, `Full()`, an adapter's specification such as `LoRA()`, or the name of one of `method.METHODS`.

@@ -4,7 +4,7 @@ import torch
 
 from gpt2lib.data.example import Example
 from gpt2lib.data.tokens import tokenize
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.tasks.prompts import sonnet_prompt
 
 LINES = 14
@@ -17,7 +17,7 @@ def verse_lines(text: str) -> list[str]:
 
 @torch.no_grad()
 def complete_sonnets(
-    body: GPT2,
+    body: Decoder,
     tokenizer,
     examples: list[Example],
     seed: int = 0,

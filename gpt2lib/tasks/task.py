@@ -13,7 +13,7 @@ from gpt2lib.data.example import Example
 from gpt2lib.data.glue import GLUE
 from gpt2lib.data.load import TABLES
 from gpt2lib.data.tokens import tokenize
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.tasks.prompts import answer_ids, paraphrase_prompt, plain_prompt, sonnet_prompt
 from gpt2lib.tasks.sonnets import LINES, verse_lines
 from gpt2lib.training.objectives import Classifier, ClozeHead, LanguageModel, LinearHead
@@ -47,7 +47,7 @@ class Task(ABC):
         """What the model reads, at most max_length tokens each; see `prepare.Encoder`."""
 
     @abstractmethod
-    def head(self, body: GPT2, tokenizer, own_output_layer: bool = False) -> Classifier | LanguageModel:
+    def head(self, body: Decoder, tokenizer, own_output_layer: bool = False) -> Classifier | LanguageModel:
         """What stands on `body`. own_output_layer: train a copy of GPT-2's, where the task has no other head."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Classification(Task):
         ids = tokenize([self.prompt(example) for example in examples], tokenizer)
         return [Encoded(i[-max_length:], e.label) for i, e in zip(ids, examples, strict=True)]
 
-    def head(self, body: GPT2, tokenizer, own_output_layer: bool = False) -> Classifier:
+    def head(self, body: Decoder, tokenizer, own_output_layer: bool = False) -> Classifier:
         return Classifier(body, LinearHead(body.config.n_embd, len(self.classes)))
 
     def submission(self, examples: list[Example], predictions: list[int]) -> str:
@@ -90,7 +90,7 @@ class Classification(Task):
 class Cloze(Classification):
     """A class from GPT-2's own output layer: the prompt ends in a question, and the classes are the words that answer it."""
 
-    def head(self, body: GPT2, tokenizer, own_output_layer: bool = False) -> Classifier:
+    def head(self, body: Decoder, tokenizer, own_output_layer: bool = False) -> Classifier:
         return Classifier(body, ClozeHead(body, answer_ids(tokenizer, self.classes), trained=own_output_layer))
 
 
@@ -117,7 +117,7 @@ class Writing(Task):
             encoded.append(Encoded(ids[:max_length], start=start))
         return encoded
 
-    def head(self, body: GPT2, tokenizer, own_output_layer: bool = False) -> LanguageModel:
+    def head(self, body: Decoder, tokenizer, own_output_layer: bool = False) -> LanguageModel:
         if own_output_layer:
             body.untie()
         return LanguageModel(body)

@@ -1,11 +1,7 @@
-"""What stands on top of GPT-2 for training: a classifier that reads the last token, and a language model.
-
-Both speak the protocol of `training.fit`: forward(batch) is the summed loss, weight(example) what an example counts in
-the mean, predict(batch) one prediction an example, metrics(predictions, examples) a dictionary; `metric` names the one
-that early stopping follows and `sign` is +1 where higher is better.
-"""
+"""What is trained for: the protocol of `Trainer`, and its two objectives, a class and the next token."""
 
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,22 +9,47 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt2lib.data.batches import Batch, Encoded
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 LOGITS_AT_ONCE = 2**26  # numbers of the vocabulary-sized matrix that exist at a time: 256 MB in float32
+
+
+class Objective(Protocol):
+    """What `Trainer` trains: a torch module that holds a model (`body`) and says how good it is.
+
+    metric: the one of `metrics` that the best epoch is chosen by; sign: +1 where higher is better, else -1.
+    reads_last_token: whether nothing but the last token's hidden state is read.
+    """
+
+    body: nn.Module
+    metric: str
+    sign: int
+    reads_last_token: bool
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The summed loss of a batch; its mean is over the examples' `weight`."""
+
+    def weight(self, example: Encoded) -> int:
+        """What an example counts in the mean."""
+
+    def predict(self, batch: Batch) -> list:
+        """One prediction an example."""
+
+    def metrics(self, predictions: list, examples: list[Encoded]) -> dict[str, float]:
+        """All metrics, "loss" among them."""
 
 
 class ClozeHead(nn.Module):
     """The logits of given words as the next token: n_embd -> len(token_ids). Without `trained` it is GPT-2's own output
     layer and has no parameter; with it, the words' rows are copied and trained: n_embd * len(token_ids)."""
 
-    def __init__(self, body: GPT2, token_ids: list[int], trained: bool):
+    def __init__(self, body: Decoder, token_ids: list[int], trained: bool):
         super().__init__()
         self.token_ids = token_ids
-        self.rows = nn.Parameter(body.wte.weight[token_ids].detach().clone()) if trained else None
+        self.rows = nn.Parameter(body.unembedding[token_ids].detach().clone()) if trained else None
 
-    def forward(self, h: Tensor, wte: Tensor) -> Tensor:
-        return F.linear(h, wte[self.token_ids] if self.rows is None else self.rows)
+    def forward(self, h: Tensor, unembedding: Tensor) -> Tensor:
+        return F.linear(h, unembedding[self.token_ids] if self.rows is None else self.rows)
 
 
 class LinearHead(nn.Linear):
@@ -39,31 +60,34 @@ class LinearHead(nn.Linear):
         nn.init.normal_(self.weight, std=0.02)
         nn.init.zeros_(self.bias)
 
-    def forward(self, h: Tensor, wte: Tensor) -> Tensor:
+    def forward(self, h: Tensor, unembedding: Tensor) -> Tensor:
         return super().forward(h)
 
 
 class Classifier(nn.Module):
     """A class from the hidden state of the last real token."""
 
-    metric, sign = "accuracy", 1
+    metric, sign, reads_last_token = "accuracy", 1, True
 
-    def __init__(self, body: GPT2, head: nn.Module):
+    def __init__(self, body: Decoder, head: nn.Module):
         super().__init__()
         self.body, self.head = body, head
 
     def features(self, batch: Batch) -> Tensor:
         """What the head reads: [batch, n_embd]"""
-        return self.body(batch.input_ids, read=batch.lengths - 1)
+        return self.body(batch.input_ids, read=batch.lengths - 1, hidden=batch.hidden, first=batch.first)
 
     def logits(self, batch: Batch) -> Tensor:
         """[batch, classes]"""
-        features = self.features(batch) if batch.features is None else batch.features
-        return self.head(features, self.body.wte.weight)
+        return self.head(self.features(batch), self.body.unembedding)
 
     def forward(self, batch: Batch) -> Tensor:
         """Summed cross-entropy."""
         return F.cross_entropy(self.logits(batch).float(), batch.labels, reduction="sum")
+
+    def means(self, batch: Batch) -> Tensor:
+        """The loss of each example, of which every one counts the same in a mixture of tasks: [batch]"""
+        return F.cross_entropy(self.logits(batch).float(), batch.labels, reduction="none")
 
     def weight(self, example: Encoded) -> int:
         return 1
@@ -96,15 +120,15 @@ class Classifier(nn.Module):
 class LanguageModel(nn.Module):
     """Next-token prediction. Tokens from `start` on count; padding is dropped before the vocabulary-sized layer."""
 
-    metric, sign = "perplexity", -1
+    metric, sign, reads_last_token = "perplexity", -1, False
 
-    def __init__(self, body: GPT2):
+    def __init__(self, body: Decoder):
         super().__init__()
         self.body = body
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of every token that counts, and the row of the batch that it belongs to: two [tokens]."""
-        h = self.body(batch.input_ids)[:, :-1]  # [batch, seq - 1, n_embd]
+        h = self.body(batch.input_ids, hidden=batch.hidden, first=batch.first)[:, :-1]  # [batch, seq - 1, n_embd]
         target = torch.arange(1, batch.input_ids.shape[1], device=h.device)  # position of each prediction's target
         counts = (target >= batch.starts[:, None]) & (target < batch.lengths[:, None])  # [batch, seq - 1]
         h, targets = h[counts], batch.input_ids[:, 1:][counts]  # [tokens, n_embd], [tokens]
@@ -122,6 +146,12 @@ class LanguageModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Summed cross-entropy."""
         return self.losses(batch)[0].sum()
+
+    def means(self, batch: Batch) -> Tensor:
+        """The mean cross-entropy of each example's tokens, of which every example counts the same in a mixture: [batch]"""
+        losses, rows = self.losses(batch)
+        tokens = torch.bincount(rows, minlength=len(batch.lengths))
+        return torch.zeros(len(batch.lengths), device=losses.device).index_add(0, rows, losses / tokens[rows])
 
     def weight(self, example: Encoded) -> int:
         return max(0, len(example.ids) - max(1, example.start))
