@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.lora import LoRALinear, LowRank
 from gpt2lib.common.checks import check_count
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 from gpt2lib.training.optimizer import AdamW
 
@@ -39,7 +39,7 @@ class AlphaLoRA(LowRank, method="alpha-lora"):
     def layer(self, base: nn.Linear) -> "AlphaLoRALinear":
         return AlphaLoRALinear(base, self)
 
-    def hooks(self, model: GPT2, train: list, seed: int) -> tuple[list, list[Hook]]:
+    def hooks(self, model: Decoder, train: list, seed: int) -> tuple[list, list[Hook]]:
         """Hold out a random `share` of the examples (at least one, never all) for row_alpha."""
         if len(train) < 2:
             raise ValueError(f"alpha-LoRA holds out a part of the training set; {len(train)} example is too few")
@@ -64,11 +64,12 @@ class AlphaLoRALinear(LoRALinear):
         """diag(row_alpha) W + s B A and row_alpha * b, in float64 and rounded once."""
         weight, bias, alpha = self.base.weight, self.base.bias, self.row_alpha.double()
         weight.copy_(alpha[:, None] * weight.double() + self.delta_weight())
-        bias.copy_(alpha * bias.double())
+        if bias is not None:
+            bias.copy_(alpha * bias.double())
         return self.base
 
 
-def row_alphas(model: GPT2) -> dict[str, nn.Parameter]:
+def row_alphas(model: Decoder) -> dict[str, nn.Parameter]:
     """The row_alpha of every layer that has one, by the layer's name: [d_out] each."""
     return {name: m.row_alpha for name, m in model.named_modules() if isinstance(m, AlphaLoRALinear)}
 
@@ -76,7 +77,7 @@ def row_alphas(model: GPT2) -> dict[str, nn.Parameter]:
 class AlphaUpdates(Hook):
     """Every T steps one Adam step on row_alpha alone, on a batch of its own; what that batch tells LoRA is dropped."""
 
-    def __init__(self, model: GPT2, spec: AlphaLoRA, examples: list):
+    def __init__(self, model: Decoder, spec: AlphaLoRA, examples: list):
         self.spec, self.examples = spec, examples
         self.alphas = list(row_alphas(model).values())
         self.optimizer = AdamW(self.alphas, lr=spec.lr_alpha, betas=(0.9, 0.99))

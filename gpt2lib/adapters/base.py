@@ -13,11 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lib.common.checks import check_layers
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 
 METHODS: dict[str, type["Spec"]] = {}  # every imported specification, by its name
-TARGETS = {"q": "attn.q", "k": "attn.k", "v": "attn.v", "o": "attn.o", "up": "mlp.up", "down": "mlp.down"}
+TARGETS = {  # the linear layers of a block; GPT-2 has no gate
+    "q": "attn.q",
+    "k": "attn.k",
+    "v": "attn.v",
+    "o": "attn.o",
+    "up": "mlp.up",
+    "down": "mlp.down",
+    "gate": "mlp.gate",
+}
 
 
 class AdapterLayer(nn.Module):
@@ -74,11 +82,11 @@ class Spec:
             cls.method = method
             METHODS[method] = cls
 
-    def install(self, model: GPT2) -> None:
+    def install(self, model: Decoder) -> None:
         """Put the adapter's layers into `model`; raises ValueError, before anything is changed, if they do not fit."""
         raise NotImplementedError
 
-    def hooks(self, model: GPT2, train: list, seed: int) -> tuple[list, list[Hook]]:
+    def hooks(self, model: Decoder, train: list, seed: int) -> tuple[list, list[Hook]]:
         """The examples for fit's own steps and the hooks that this method trains with; most have none."""
         return train, []
 
@@ -109,23 +117,31 @@ def blocks_in(layers: tuple[int, int] | None, n_layer: int) -> range:
 
 
 def check_targets(targets: tuple[str, ...]) -> None:
-    """Raises ValueError unless `targets` is a tuple of different names among q, k, v, o, up, down."""
+    """Raises ValueError unless `targets` is a tuple of different names among q, k, v, o, up, down, gate."""
     if isinstance(targets, str) or not targets or len(set(targets)) < len(targets) or set(targets) - set(TARGETS):
         raise ValueError(f"targets={targets!r}: give a tuple of different names among {', '.join(TARGETS)}")
 
 
 def target_layers(
-    model: GPT2, targets: tuple[str, ...], layers: tuple[int, int] | None = None
+    model: Decoder, targets: tuple[str, ...], layers: tuple[int, int] | None = None
 ) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """The linear layers that `targets` name in a range of blocks, each with its parent module and its name there."""
+    """The linear layers that `targets` name in a range of blocks, each with its parent module and its name there.
+
+    Raises ValueError for a target that the model's family does not have.
+    """
     for i in blocks_in(layers, model.config.n_layer):
         block = model.blocks[i]
         for target in targets:
             parent, name = TARGETS[target].split(".")
+            if not hasattr(getattr(block, parent), name):
+                possible = [t for t, where in TARGETS.items() if hasattr(getattr(block, where.split(".")[0]), t)]
+                raise ValueError(
+                    f"a block of {type(model).__name__} has no {target!r}; possible: {', '.join(possible)}"
+                )
             yield getattr(block, parent), name, getattr(getattr(block, parent), name)
 
 
-def attach(model: GPT2, spec: Spec) -> GPT2:
+def attach(model: Decoder, spec: Spec) -> Decoder:
     """Freeze the base and add the adapter; outputs stay what they were until it is trained. Returns the model.
 
     Raises ValueError if an adapter is attached already or the specification does not fit the model.
@@ -140,13 +156,13 @@ def attach(model: GPT2, spec: Spec) -> GPT2:
     return model.train(model.training)  # new dropout is off in a model that evaluates
 
 
-def detach(model: GPT2) -> GPT2:
+def detach(model: Decoder) -> Decoder:
     """Remove the adapter and leave the base as it was before `attach`, still frozen. Returns the model."""
     return _replace(model, lambda layer: layer.base)
 
 
-def merge(model: GPT2) -> GPT2:
-    """Fold the adapter into the weights, exactly; the model is a plain GPT2 again. Returns the model.
+def merge(model: Decoder) -> Decoder:
+    """Fold the adapter into the weights, exactly; the model is a plain one again. Returns the model.
 
     Raises ValueError if no adapter is attached, or naming the layers that cannot be merged (nothing is changed then).
     """
@@ -158,25 +174,25 @@ def merge(model: GPT2) -> GPT2:
     return _replace(model, lambda layer: layer.merged())
 
 
-def attached_spec(model: GPT2) -> Spec | None:
+def attached_spec(model: Decoder) -> Spec | None:
     return model.adapter
 
 
-def adapter_layers(model: GPT2) -> list[tuple[str, AdapterLayer]]:
+def adapter_layers(model: Decoder) -> list[tuple[str, AdapterLayer]]:
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, AdapterLayer)]
 
 
-def adapter_parameters(model: GPT2) -> dict[str, nn.Parameter]:
+def adapter_parameters(model: Decoder) -> dict[str, nn.Parameter]:
     """The adapter's own parameters, by name: all of its layers' but those under `base`."""
     return _own(model, nn.Module.named_parameters)
 
 
-def adapter_state(model: GPT2) -> dict[str, Tensor]:
+def adapter_state(model: Decoder) -> dict[str, Tensor]:
     """The adapter's parameters and what else it has learned (such as a grid), by name."""
     return adapter_parameters(model) | _own(model, nn.Module.named_buffers)
 
 
-def _own(model: GPT2, named) -> dict[str, Tensor]:
+def _own(model: Decoder, named) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value
         for name, layer in adapter_layers(model)
@@ -185,7 +201,7 @@ def _own(model: GPT2, named) -> dict[str, Tensor]:
     }
 
 
-def _replace(model: GPT2, by) -> GPT2:
+def _replace(model: Decoder, by) -> Decoder:
     for name, layer in reversed(adapter_layers(model)):  # an adapted layer may stand inside another: that one first
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, by(layer))

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from gpt2lib.adapters.base import Spec, adapter_parameters, adapter_state, attach, attached_spec, detach
 from gpt2lib.common.whole import write_json, write_tensors
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 
-def save(model: GPT2, folder: str | Path) -> None:
+def save(model: Decoder, folder: str | Path) -> None:
     """Write the attached adapter. Raises ValueError if there is none."""
     spec = attached_spec(model)
     if spec is None:
@@ -27,7 +27,7 @@ def save(model: GPT2, folder: str | Path) -> None:
 
 
 @torch.no_grad()
-def load(model: GPT2, folder: str | Path) -> GPT2:
+def load(model: Decoder, folder: str | Path) -> Decoder:
     """Attach the adapter that a folder holds, in place of one that is attached. Returns the model.
 
     Raises FileNotFoundError, or ValueError for a damaged file or an adapter of another base.
@@ -56,7 +56,7 @@ def load(model: GPT2, folder: str | Path) -> GPT2:
     return model
 
 
-def base_fingerprint(model: GPT2) -> str:
+def base_fingerprint(model: Decoder) -> str:
     """The same for the same base weights, whatever adapter is attached: a hash over the first row of each of them.
 
     Rounded to bf16, so that a base held in bf16 is the same base.

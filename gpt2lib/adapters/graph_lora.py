@@ -11,7 +11,7 @@ from gpt2lib.adapters.base import AdapterLayer, blocks_in
 from gpt2lib.adapters.lora import LowRank
 from gpt2lib.common.checks import check_count
 from gpt2lib.model.attention import KVCache, causal_mask, rows_at
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class GraphLoRA(LowRank, method="graph-lora"):
         if self.scores not in ("gatv2", "dot"):
             raise ValueError(f"scores must be 'gatv2' or 'dot', not {self.scores!r}")
 
-    def install(self, model: GPT2) -> None:
+    def install(self, model: Decoder) -> None:
         if self.graph_rank > model.config.n_embd:
             raise ValueError(f"graph_rank={self.graph_rank} is above the width; possible: 1 to {model.config.n_embd}")
         super().install(model)
@@ -75,10 +75,15 @@ class GraphBlock(AdapterLayer):
         )
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, read: Tensor | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        read: Tensor | None = None,
+        *rotation: Tensor,
     ) -> Tensor:
-        """As `Block.forward`; the graph needs every position, so `read` only chooses among them."""
-        h = self.base(x, mask, cache)
+        """As the block's own forward; the graph needs every position, so `read` only chooses among them."""
+        h = self.base(x, mask, cache, None, *rotation)
         attention, values = self.attend(h, mask, cache)
         o = (attention @ values).transpose(1, 2).flatten(2)  # [batch, seq, graph_rank]
         h = h + F.linear(o, self.up).to(h.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gpt2lib.adapters.base import AdapterLayer, blocks_in
 from gpt2lib.adapters.lora import LowRank
 from gpt2lib.common.checks import check_count
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 
 
@@ -39,14 +39,14 @@ class KANLoRA(LowRank, method="kan-lora"):
         for name in ("kan_rank", "grid", "order", "refresh"):
             check_count(name, getattr(self, name))
 
-    def install(self, model: GPT2) -> None:
+    def install(self, model: Decoder) -> None:
         if self.kan_rank > model.config.n_embd:
             raise ValueError(f"kan_rank={self.kan_rank} is above the width; possible: 1 to {model.config.n_embd}")
         super().install(model)
         for i in blocks_in(self.layers, model.config.n_layer):
             model.blocks[i].mlp = KANMLP(model.blocks[i].mlp, self, model.config.n_embd)
 
-    def hooks(self, model: GPT2, train: list, seed: int) -> tuple[list, list[Hook]]:
+    def hooks(self, model: Decoder, train: list, seed: int) -> tuple[list, list[Hook]]:
         return train, [GridFit(self.refresh)]
 
 

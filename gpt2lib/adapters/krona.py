@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, AdapterLayer, Spec, blocks_in, check_targets, target_layers
 from gpt2lib.common.checks import check_count, check_dropout
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 
 def kronecker_linear(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class KronA(_Kronecker, method="krona"):
         super().__post_init__()
         check_targets(self.targets)
 
-    def install(self, model: GPT2) -> None:
+    def install(self, model: Decoder) -> None:
         layers = list(target_layers(model, self.targets, self.layers))
         for _, _, base in layers:
             factor_shapes(*base.weight.shape, self.shape, self.budget)
@@ -138,7 +138,7 @@ class KronAB(_Kronecker, method="krona-b"):
 
     residual: bool = False
 
-    def install(self, model: GPT2) -> None:
+    def install(self, model: Decoder) -> None:
         factor_shapes(model.config.n_embd, model.config.n_embd, self.shape, self.budget)
         for i in blocks_in(self.layers, model.config.n_layer):
             model.blocks[i].mlp = KronAMLP(model.blocks[i].mlp, self, model.config.n_embd)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
 from gpt2lib.common.checks import check_count, check_dropout
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LowRank(Spec, method=None):
     def layer(self, base: nn.Linear) -> "LoRALinear":
         return LoRALinear(base, self)
 
-    def install(self, model: GPT2) -> None:
+    def install(self, model: Decoder) -> None:
         layers = list(target_layers(model, self.targets, self.layers))
         for _, name, base in layers:
             if self.rank > min(base.weight.shape):

@@ -18,7 +18,7 @@ from torch import Tensor
 from gpt2lib.adapters.base import TARGETS, attach, attached_spec, blocks_in, detach
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.common.whole import write_json, write_tensors
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 FUSED = "attn.c_attn"
 MODULES = {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
@@ -32,7 +32,7 @@ UNSUPPORTED = {
 }
 
 
-def to_peft(model: GPT2, folder: str | Path) -> None:
+def to_peft(model: Decoder, folder: str | Path) -> None:
     """Write the attached LoRA as peft does; `PeftModel.from_pretrained(gpt2, folder)` gives the same outputs.
 
     Raises ValueError unless a plain LoRA is attached.
@@ -82,7 +82,7 @@ def to_peft(model: GPT2, folder: str | Path) -> None:
 
 
 @torch.no_grad()
-def from_peft(model: GPT2, folder: str | Path) -> GPT2:
+def from_peft(model: Decoder, folder: str | Path) -> Decoder:
     """Attach the LoRA that peft saved from transformers' GPT-2, in place of one that is attached. Returns the model.
 
     Layers of lower rank than the others are filled up with zeros, and a c_attn is split into query, key and value.

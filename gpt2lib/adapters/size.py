@@ -5,17 +5,17 @@ from dataclasses import replace
 import torch
 
 from gpt2lib.adapters.base import Spec, adapter_parameters, attach, blocks_in
-from gpt2lib.model.config import GPT2Config
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.base import random_model
+from gpt2lib.model.config import Config
 
 
-def trained_count(spec: Spec, config: GPT2Config) -> int:
+def trained_count(spec: Spec, config: Config) -> int:
     """How many parameters an adapter trains on a model of this shape; takes no memory."""
     with torch.device("meta"):
-        return sum(p.numel() for p in adapter_parameters(attach(GPT2(config), spec)).values())
+        return sum(p.numel() for p in adapter_parameters(attach(random_model(config), spec)).values())
 
 
-def of_size(spec: Spec, parameters: int, config: GPT2Config) -> Spec:
+def of_size(spec: Spec, parameters: int, config: Config) -> Spec:
     """The same adapter with the rank, or the Kronecker factors, that bring its trained parameters nearest to a number.
 
     Ranks and Kronecker shapes come in steps, so the number is seldom met exactly; see `trained_count`.

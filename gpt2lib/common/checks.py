@@ -1,5 +1,7 @@
 """Checks of settings that several specifications share. Each raises ValueError that names the setting and its value."""
 
+import math
+
 
 def check_count(name: str, value, at_least: int = 1) -> None:
     """Refuses what is not an integer of at least `at_least`."""
@@ -11,6 +13,19 @@ def check_dropout(name: str, value: float) -> None:
     """Refuses what is not in [0, 1)."""
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), not {value!r}")
+
+
+def check_divides(name: str, value: int, whole_name: str, whole: int) -> None:
+    """Refuses a part that does not divide the whole, and lists those that do."""
+    if whole % value:
+        possible = [n for n in range(1, whole + 1) if whole % n == 0]
+        raise ValueError(f"{name}={value} does not divide {whole_name}={whole}; possible: {possible}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuses what is not a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
 
 
 def check_layers(layers: tuple[int, int] | None) -> None:

@@ -103,7 +103,7 @@ def attention_mask_of(attention_mask: Tensor | None, seq: int, past: int, device
             return (mask | torch.eye(past + seq, dtype=torch.bool, device=device)[past:])[:, None]
     if past == 0 or seq == 1:
         return None
-    return causal_mask(seq, past, device)
+    return causal_mask(seq, past, device)[None, None]  # [1, 1, seq, past + seq]
 
 
 def causal_mask(seq: int, past: int, device) -> Tensor:

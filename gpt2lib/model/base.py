@@ -1,46 +1,63 @@
-"""The base model that a notebook adapts, by name."""
+"""The base model that a notebook adapts, by name, of whichever family it is."""
 
 from pathlib import Path
 
 import torch
 
 from gpt2lib.model import pretrained
-from gpt2lib.model.config import SIZES, GPT2Config
+from gpt2lib.model.config import PUBLISHED, Config, config_from_json
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.llama import Llama
 
 UNTRAINED = "untrained:"  # before a name: its shape and tokenizer, with random weights
+FAMILIES: dict[type, type[Decoder]] = {family.config_class: family for family in (GPT2, Llama)}
 
 
-def load_base(name: str):
-    """A pretrained GPT-2 and its tokenizer, or with "untrained:" before the name one with random weights.
+def load_base(name: str | Path, depth: int | None = None) -> tuple[Decoder, object]:
+    """A pretrained model and its tokenizer, or with "untrained:" before the name one with random weights.
 
     Random weights are the same in every call: a run that goes on after a kill, or is repeated, has the base it had.
-    name: what `GPT2.from_pretrained` takes. An untrained model of a published size needs only its tokenizer: where that
-    cannot be fetched, gpt2-mini's stands in.
+    name: what `Decoder.from_pretrained` takes, of any family that config.json's model_type names. depth: keep the lowest so
+    many blocks, and the final norm after them. An untrained model of a published size needs only its tokenizer: where
+    that cannot be fetched, gpt2-mini's stands in.
     """
-    if not name.startswith(UNTRAINED):
-        return GPT2.from_pretrained(name), load_tokenizer(name)
+    if not str(name).startswith(UNTRAINED):
+        family = FAMILIES[type(config_from_json(pretrained.find(name) / "config.json"))]
+        return family.from_pretrained(name, depth=depth), load_tokenizer(name)
     name = name.removeprefix(UNTRAINED)
-    if name in SIZES:
-        try:
-            tokenizer = load_tokenizer(name)
-        except FileNotFoundError:
-            tokenizer = load_tokenizer("gpt2-mini")
-        return _untrained(SIZES[name]), tokenizer
-    return _untrained(GPT2Config.from_json(pretrained.find(name) / "config.json")), load_tokenizer(name)
+    model = _untrained(shape_of(name))
+    if depth is not None:
+        model.cut(depth)
+    try:
+        return model, load_tokenizer(name)
+    except FileNotFoundError:
+        if name not in PUBLISHED:
+            raise
+        return model, load_tokenizer("gpt2-mini")
 
 
-def _untrained(config: GPT2Config) -> GPT2:
+def shape_of(name: str | Path) -> Config:
+    """The configuration of a base by name, without its weights where the size is a published one."""
+    return PUBLISHED[name] if name in PUBLISHED else config_from_json(pretrained.find(name) / "config.json")
+
+
+def random_model(config: Config) -> Decoder:
+    """A model of this shape with random weights, in training mode."""
+    return FAMILIES[type(config)](config)
+
+
+def _untrained(config: Config) -> Decoder:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return GPT2(config).eval()
+        return random_model(config).eval()
 
 
 def base_name(name: str) -> str:
-    """How results call a base model: its hub name or, for a folder, the folder's last name."""
+    """How results call a base model: its hub name or, for a folder or file, its last name."""
     if name.startswith(UNTRAINED):
         return f"untrained {base_name(name.removeprefix(UNTRAINED))}"
-    return Path(name).name if Path(name).is_dir() else name
+    return Path(name).name if Path(name).exists() else name
 
 
 def load_tokenizer(name: str | Path):

@@ -1,10 +1,12 @@
-"""The shape of a GPT-2 (Radford et al. 2019) and the published sizes, with transformers' names for every field."""
+"""The shape of a GPT-2 (Radford et al. 2019) and of a Llama (Touvron et al. 2023), the published sizes, and
+transformers' config.json, which is where they come from and go to."""
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import ClassVar
 
-from gpt2lib.common.checks import check_count, check_dropout
+from gpt2lib.common.checks import check_count, check_divides, check_dropout, check_positive
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ class GPT2Config:
     bos_token_id: int | None = None
     eos_token_id: int | None = None
 
+    tie_word_embeddings: ClassVar[bool] = True
+
     def __post_init__(self):
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
             check_count(name, getattr(self, name))
-        if self.n_embd % self.n_head:
-            divisors = [n for n in range(1, self.n_embd + 1) if self.n_embd % n == 0]
-            raise ValueError(f"n_head={self.n_head} does not divide n_embd={self.n_embd}; possible: {divisors}")
+        check_divides("n_head", self.n_head, "n_embd", self.n_embd)
         for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
             check_dropout(name, getattr(self, name))
 
@@ -55,29 +57,167 @@ class GPT2Config:
     @classmethod
     def from_json(cls, path: str | Path) -> "GPT2Config":
         """Read transformers' config.json. Raises ValueError for a model that is not GPT-2 or computes differently."""
-        path = Path(path)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-        # each entry: what this code computes; a file that asks for anything else would load and then be wrong
-        for key, possible in {
-            "model_type": ("gpt2",),
-            "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-            "n_inner": (None, 4 * values.get("n_embd", cls.n_embd)),
-            "scale_attn_weights": (True,),
-            "scale_attn_by_inverse_layer_idx": (False,),
-            "add_cross_attention": (False,),
-            "tie_word_embeddings": (True,),
-        }.items():
-            if key in values and values[key] not in possible:
-                raise ValueError(f"{path}: {key}={values[key]!r} is not GPT-2's; possible: {possible}")
-        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+        values = read_config(path)
+        check_computed(
+            path,
+            values,
+            {
+                "model_type": ("gpt2",),
+                "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+                "n_inner": (None, 4 * values.get("n_embd", cls.n_embd)),
+                "scale_attn_weights": (True,),
+                "scale_attn_by_inverse_layer_idx": (False,),
+                "add_cross_attention": (False,),
+                "tie_word_embeddings": (True,),
+            },
+        )
+        return made(cls, path, {f.name: values[f.name] for f in fields(cls) if f.name in values})
 
     def to_json(self, path: str | Path) -> None:
         """Write config.json as transformers reads it."""
         fixed = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new"}
         Path(path).write_text(json.dumps(fixed | asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Sizes of a Llama, called as GPT-2's are. The defaults are SmolLM2-135M's (Allal et al. 2025, arXiv 2502.02737).
+
+    n_kv_head: heads of keys and values, which groups of the n_head query heads share. n_inner: width of the feed-forward
+    layer. rope_theta: base of the rotary angles. Raises ValueError as GPT2Config does.
+    """
+
+    vocab_size: int = 49152
+    n_positions: int = 8192
+    n_embd: int = 576
+    n_layer: int = 30
+    n_head: int = 9
+    n_kv_head: int = 3
+    n_inner: int = 1536
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 100_000.0
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+    def __post_init__(self):
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_kv_head", "n_inner"):
+            check_count(name, getattr(self, name))
+        for whole, part in (("n_embd", "n_head"), ("n_head", "n_kv_head")):
+            check_divides(part, getattr(self, part), whole, getattr(self, whole))
+        if self.head_dim % 2:
+            raise ValueError(f"n_embd / n_head = {self.head_dim} is odd; rotary positions turn pairs")
+        for name in ("rms_norm_eps", "rope_theta"):
+            check_positive(name, getattr(self, name))
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters a Llama of this shape has."""
+        d = self.n_embd
+        attention = 2 * d * d + 2 * d * self.n_kv_head * self.head_dim
+        tables = d * self.vocab_size * (1 if self.tie_word_embeddings else 2)
+        return tables + self.n_layer * (attention + 3 * d * self.n_inner + 2 * d) + d
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "LlamaConfig":
+        """Read transformers' config.json. Raises ValueError for a model that is not a Llama or computes differently."""
+        # what a file leaves out has transformers' default, not SmolLM2's size
+        values = {"num_key_value_heads": None, "rms_norm_eps": 1e-6, "tie_word_embeddings": False} | read_config(path)
+        rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+        if not isinstance(rope, dict):
+            raise ValueError(f"{path}: rope_parameters={rope!r} is no table of settings")
+        values["rope_type"] = rope.get("rope_type", rope.get("type", "default"))
+        values["rope_theta"] = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
+        heads, width = values.get("num_attention_heads"), values.get("hidden_size")
+        if isinstance(heads, int) and isinstance(width, int) and heads > 0:
+            check_computed(path, values, {"head_dim": (None, width // heads)})
+        check_computed(
+            path,
+            values,
+            {
+                "model_type": ("llama",),
+                "hidden_act": ("silu",),
+                "attention_bias": (False,),
+                "mlp_bias": (False,),
+                "rope_type": ("default",),
+                "rope_interleaved": (False,),
+                "partial_rotary_factor": (1, 1.0),
+                "attention_dropout": (0,),
+                "pretraining_tp": (1,),
+            },
+        )
+        if values["num_key_value_heads"] is None:
+            values["num_key_value_heads"] = heads
+        if isinstance(values.get("eos_token_id"), list):
+            values["eos_token_id"] = values["eos_token_id"][0]
+        if missing := [theirs for theirs in LLAMA_NAMES.values() if theirs not in values and theirs[-3:] != "_id"]:
+            raise ValueError(f"{path}: {', '.join(missing)} missing")
+        return made(cls, path, {ours: values[theirs] for ours, theirs in LLAMA_NAMES.items() if theirs in values})
+
+    def to_json(self, path: str | Path) -> None:
+        """Write config.json as transformers reads it."""
+        fixed = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu"}
+        theirs = {LLAMA_NAMES[name]: value for name, value in asdict(self).items()}
+        rope = {"rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta}}  # since transformers 5
+        Path(path).write_text(json.dumps(fixed | theirs | rope, indent=2) + "\n", encoding="utf-8")
+
+
+LLAMA_NAMES = {  # ours -> transformers'
+    "vocab_size": "vocab_size",
+    "n_positions": "max_position_embeddings",
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_kv_head": "num_key_value_heads",
+    "n_inner": "intermediate_size",
+    "rms_norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+    "tie_word_embeddings": "tie_word_embeddings",
+    "bos_token_id": "bos_token_id",
+    "eos_token_id": "eos_token_id",
+}
+Config = GPT2Config | LlamaConfig
+CONFIGS = {"gpt2": GPT2Config, "llama": LlamaConfig}  # by config.json's model_type
+
+
+def config_from_json(path: str | Path) -> Config:
+    """The shape in a config.json of either family. Raises ValueError, saying which there are, for another one."""
+    family = read_config(path).get("model_type")
+    if family not in CONFIGS:
+        raise ValueError(f"{path}: model_type={family!r} is not computed here; possible: {', '.join(CONFIGS)}")
+    return CONFIGS[family].from_json(path)
+
+
+def read_config(path: str | Path) -> dict:
+    """The settings in a config.json. Raises ValueError, naming file and line, for what is no JSON table."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not JSON (not UTF-8)") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: no table of settings")
+    return values
+
+
+def check_computed(path: str | Path, values: dict, computed: dict[str, tuple]) -> None:
+    """Refuse a file that asks for anything but what the code computes, by setting: it would load and then be wrong."""
+    for key, possible in computed.items():
+        if key in values and values[key] not in possible:
+            raise ValueError(f"{path}: {key}={values[key]!r} is not computed here; possible: {possible}")
+
+
+def made(cls: type, path: str | Path, values: dict):
+    """The configuration of these values; a bad one is an error that names the file."""
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 _published = dict(embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, bos_token_id=50256, eos_token_id=50256)
@@ -87,3 +227,4 @@ SIZES = {
     "gpt2-large": GPT2Config(n_layer=36, n_head=20, n_embd=1280, **_published),
     "gpt2-xl": GPT2Config(n_layer=48, n_head=25, n_embd=1600, **_published),
 }
+PUBLISHED = SIZES | {"smollm2-135m": LlamaConfig(bos_token_id=1, eos_token_id=2)}

@@ -8,9 +8,8 @@ import torch
 from gpt2lib.adapters import Spec, trained_count
 from gpt2lib.common.machine import matmul_peak
 from gpt2lib.data.load import load_task
-from gpt2lib.model import pretrained
-from gpt2lib.model.base import UNTRAINED
-from gpt2lib.model.config import SIZES, GPT2Config
+from gpt2lib.model import base
+from gpt2lib.model.config import Config
 from gpt2lib.study.plan import Run, default_values, notebook_parameters
 from gpt2lib.tasks.prepare import FULL, LAST_LINEAR, method_named
 from gpt2lib.training.objectives import LOGITS_AT_ONCE
@@ -61,11 +60,10 @@ def estimate(run: Run) -> Estimate | None:
 
 
 @lru_cache
-def shape_of(base_model: str) -> GPT2Config | None:
+def shape_of(base_model: str) -> Config | None:
     """None for a model that is not there."""
-    name = base_model.removeprefix(UNTRAINED)
     try:
-        return SIZES[name] if name in SIZES else GPT2Config.from_json(pretrained.find(name) / "config.json")
+        return base.shape_of(base_model.removeprefix(base.UNTRAINED))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gpt2lib.adapters import Spec, attach
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.data.load import TaskData
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.tasks.prepare import with_head
 from gpt2lib.training.objectives import Classifier, LanguageModel
 
@@ -28,7 +28,7 @@ class MultiTask(nn.Module):
         super().__init__()
         self.names = list(tasks)
         self.tasks = nn.ModuleList(tasks.values())
-        self.body: GPT2 = self.tasks[0].body
+        self.body: Decoder = self.tasks[0].body
         if any(task.body is not self.body for task in self.tasks):
             raise ValueError("the tasks must share one body")
 
@@ -73,7 +73,7 @@ class MultiTask(nn.Module):
         return {"loss": sum(losses) / len(losses)} | metrics
 
 
-def prepare_tasks(tasks: list[TaskData], body: GPT2, tokenizer, spec: Spec) -> MultiTask:
+def prepare_tasks(tasks: list[TaskData], body: Decoder, tokenizer, spec: Spec) -> MultiTask:
     """Attach one adapter, and put every task's head on it."""
     attach(body, spec)
     return MultiTask({data.name: with_head(data, body, tokenizer) for data in tasks})

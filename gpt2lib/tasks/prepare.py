@@ -13,8 +13,8 @@ from gpt2lib.adapters import METHODS, Spec, attach, of_size
 from gpt2lib.data.batches import Encoded
 from gpt2lib.data.load import PROMPT_LINES, Example, TaskData
 from gpt2lib.data.tokens import tokenize
-from gpt2lib.model.config import GPT2Config
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.config import Config
+from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.objectives import Classifier, ClozeHead, LanguageModel, LinearHead
 
 LAST_LINEAR, FULL = "last-linear", "full"
@@ -79,7 +79,7 @@ class Encoder:
         return sum(len(e.ids) == self.max_length for e in encoded)
 
 
-def prepare(data: TaskData, body: GPT2, tokenizer, method: str | Spec) -> Classifier | LanguageModel:
+def prepare(data: TaskData, body: Decoder, tokenizer, method: str | Spec) -> Classifier | LanguageModel:
     """Put the task's head on `body` and leave exactly those parameters trainable that `method` trains.
 
     method: "last-linear" (the head alone, on a frozen body), "full" (everything), or an adapter's specification (the
@@ -95,7 +95,7 @@ def prepare(data: TaskData, body: GPT2, tokenizer, method: str | Spec) -> Classi
     return with_head(data, body, tokenizer, own_output_layer=method == LAST_LINEAR)
 
 
-def with_head(data: TaskData, body: GPT2, tokenizer, own_output_layer: bool = False) -> Classifier | LanguageModel:
+def with_head(data: TaskData, body: Decoder, tokenizer, own_output_layer: bool = False) -> Classifier | LanguageModel:
     """The task's head on `body`. own_output_layer: train a copy of GPT-2's, where the task has no other head."""
     if data.name == "sonnets":
         if own_output_layer:
@@ -106,7 +106,7 @@ def with_head(data: TaskData, body: GPT2, tokenizer, own_output_layer: bool = Fa
     return Classifier(body, LinearHead(body.config.n_embd, data.classes))
 
 
-def method_named(name: str, config: GPT2Config | None = None, budget: int = 0, **settings) -> str | Spec:
+def method_named(name: str, config: Config | None = None, budget: int = 0, **settings) -> str | Spec:
     """A method from a notebook's parameters: the name of an adapter picks from `settings` those that it has.
 
     budget: about how many parameters the adapter is to train on a model of shape `config`, whatever its rank; 0 leaves
@@ -128,7 +128,7 @@ def method_named(name: str, config: GPT2Config | None = None, budget: int = 0, *
 
 @torch.no_grad()
 def complete_sonnets(
-    body: GPT2,
+    body: Decoder,
     tokenizer,
     examples: list[Example],
     seed: int = 0,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt2lib.data.batches import Batch, Encoded
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.decoder import Decoder
 
 LOGITS_AT_ONCE = 2**26  # numbers of the vocabulary-sized matrix that exist at a time: 256 MB in float32
 
@@ -22,13 +22,13 @@ class ClozeHead(nn.Module):
     """The logits of given words as the next token: n_embd -> len(token_ids). Without `trained` it is GPT-2's own output
     layer and has no parameter; with it, the words' rows are copied and trained: n_embd * len(token_ids)."""
 
-    def __init__(self, body: GPT2, token_ids: list[int], trained: bool):
+    def __init__(self, body: Decoder, token_ids: list[int], trained: bool):
         super().__init__()
         self.token_ids = token_ids
-        self.rows = nn.Parameter(body.wte.weight[token_ids].detach().clone()) if trained else None
+        self.rows = nn.Parameter(body.unembedding[token_ids].detach().clone()) if trained else None
 
-    def forward(self, h: Tensor, wte: Tensor) -> Tensor:
-        return F.linear(h, wte[self.token_ids] if self.rows is None else self.rows)
+    def forward(self, h: Tensor, unembedding: Tensor) -> Tensor:
+        return F.linear(h, unembedding[self.token_ids] if self.rows is None else self.rows)
 
 
 class LinearHead(nn.Linear):
@@ -39,7 +39,7 @@ class LinearHead(nn.Linear):
         nn.init.normal_(self.weight, std=0.02)
         nn.init.zeros_(self.bias)
 
-    def forward(self, h: Tensor, wte: Tensor) -> Tensor:
+    def forward(self, h: Tensor, unembedding: Tensor) -> Tensor:
         return super().forward(h)
 
 
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 
     metric, sign = "accuracy", 1
 
-    def __init__(self, body: GPT2, head: nn.Module):
+    def __init__(self, body: Decoder, head: nn.Module):
         super().__init__()
         self.body, self.head = body, head
 
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
     def logits(self, batch: Batch) -> Tensor:
         """[batch, classes]"""
         features = self.features(batch) if batch.features is None else batch.features
-        return self.head(features, self.body.wte.weight)
+        return self.head(features, self.body.unembedding)
 
     def forward(self, batch: Batch) -> Tensor:
         """Summed cross-entropy."""
@@ -98,7 +98,7 @@ class LanguageModel(nn.Module):
 
     metric, sign = "perplexity", -1
 
-    def __init__(self, body: GPT2):
+    def __init__(self, body: Decoder):
         super().__init__()
         self.body = body
 
