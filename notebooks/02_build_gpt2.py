@@ -27,7 +27,7 @@
 # says *right*, or what is amiss. Below it stand a hint and, folded, a solution. Without yours, the notebook goes on
 # with the solution, so that you may skip. What you wrote is used by all that follows: at the end, the model is *yours*.
 #
-# Needs notebook 01. Running it takes about a minute on one core; writing it, an afternoon.
+# Needs notebook 01. It runs in half a minute on one core; writing it takes an afternoon.
 
 # %% tags=["parameters"]
 base_model: str = "gpt2-mini"  # the checkpoint that is loaded at the end; a GPT-2 in the transformers layout
@@ -41,6 +41,7 @@ seed: int = 0
 import math
 import re
 from collections import Counter
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,7 @@ from gpt2lib.report import figures
 check = Verdicts()
 _ = torch.manual_seed(seed)
 
+
 # %% [markdown]
 # ## 1. Two functions to warm up
 #
@@ -75,6 +77,7 @@ _ = torch.manual_seed(seed)
 # `torch.tanh` and `math.pi`. Everything works element by element, so no shape is needed.
 #
 # </details>
+
 
 # %% tags=["exercise"]
 @exercise(
@@ -150,11 +153,19 @@ def layer_norm(x, weight, bias, eps=1e-5):
 # %%
 with torch.no_grad():
     y = layer_norm(x, torch.ones(8), torch.zeros(8))
-print("x", list(x.shape), "-> mean of the first token", round(x[0, 0].mean().item(), 2), "-> after the norm", abs(round(y[0, 0].mean().item(), 2)))
+print(
+    "x",
+    list(x.shape),
+    "-> mean of the first token",
+    round(x[0, 0].mean().item(), 2),
+    "-> after the norm",
+    abs(round(y[0, 0].mean().item(), 2)),
+)
 
 # %%
 check.close("after LayerNorm every token has mean 0", y.mean(-1), torch.zeros(2, 5), 1e-5)
 check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
+
 
 # %% [markdown]
 # ## 2. Attention that sees no future
@@ -180,6 +191,7 @@ check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
 #
 # </details>
 
+
 # %% tags=["cases"]
 def library_attend(q, k, v):
     """PyTorch's kernel with the library's mask."""
@@ -193,7 +205,9 @@ attend_cases = [(q, k, v), (q[:, 3:].detach(), k.detach(), v.detach()), (q[:, 4:
 
 
 # %% tags=["exercise"]
-@exercise("3 attend", like=library_attend, on=attend_cases, look="the scale, the mask, and what it hides from the last token")
+@exercise(
+    "3 attend", like=library_attend, on=attend_cases, look="the scale, the mask, and what it hides from the last token"
+)
 def attend(q, k, v):
     """[..., new, d], [..., all, d], [..., all, d] -> [..., new, d]"""
 
@@ -234,11 +248,12 @@ with torch.no_grad():
     square = attend(q, k, torch.eye(5).expand(2, 5, 5))  # [batch, new, all]
     two_new = attend(q[:, 3:], k, torch.eye(5).expand(2, 5, 5))
 print("all tokens", list(square.shape), "and the last two of them", list(two_new.shape))
-figures.attention_maps(square.numpy(), [f"token {i}" for i in range(5)])
+figures.attention_maps(square[:1].numpy(), [f"token {i}" for i in range(5)])
 
 # %%
 check.close("no weight lies on a later token", square.triu(1), torch.zeros(2, 5, 5), 0)
 check.close("the last two tokens see the same alone as in the crowd", two_new, square[:, 3:], 1e-6)
+
 
 # %% [markdown]
 # ## 3. Heads
@@ -254,8 +269,13 @@ check.close("the last two tokens see the same alone as in the crowd", two_new, s
 #
 # </details>
 
+
 # %% tags=["exercise"]
-@exercise("4 split_heads", like=lambda x, n: x.unflatten(-1, (n, -1)).transpose(1, 2), on=[(torch.randn(2, 5, 8), 4), (torch.randn(1, 3, 6), 2)])
+@exercise(
+    "4 split_heads",
+    like=lambda x, n: x.unflatten(-1, (n, -1)).transpose(1, 2),
+    on=[(torch.randn(2, 5, 8), 4), (torch.randn(1, 3, 6), 2)],
+)
 def split_heads(x, n_head):
     """[batch, seq, n_embd] -> [batch, n_head, seq, head_dim]"""
 
@@ -349,6 +369,7 @@ class Attention(Parts):
 #
 # Your functions become layers here, with the names that the library's have.
 
+
 # %% tags=["cases"]
 class LayerNorm(nn.Module):
     """Your `layer_norm` with its two learned vectors."""
@@ -374,6 +395,7 @@ class MLP(nn.Module):
 
 try_block = build.beside(config, LibraryBlock(config), x, first=4)
 
+
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
@@ -381,8 +403,14 @@ try_block = build.beside(config, LibraryBlock(config), x, first=4)
 #
 # </details>
 
+
 # %% tags=["exercise"]
-@exercise("6 Block", like=build.recomputing(LibraryBlock), run=try_block, look="which norm stands where, and to what each update is added")
+@exercise(
+    "6 Block",
+    like=build.recomputing(LibraryBlock),
+    run=try_block,
+    look="which norm stands where, and to what each update is added",
+)
 class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -515,6 +543,7 @@ class GPT(Stack):
 #
 # </details>
 
+
 # %% tags=["cases"]
 def library_loss(logits, ids):
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
@@ -559,7 +588,11 @@ model = GPT(config)
 model.load_state_dict(GPT2(config).state_dict())  # the library's initialisation
 with torch.no_grad():
     untrained = language_loss(model(ids)[0], ids).item()
-fresh.was(untrained, "It knows nothing and gives each of the V tokens about the same chance, 1 / V: the loss is about log V = log 100 = 4.61.", digits=1)
+fresh.was(
+    untrained,
+    "It knows nothing and gives each of the V tokens about the same chance, 1 / V: the loss is about log V = log 100 = 4.61.",
+    digits=1,
+)
 
 # %%
 check("an untrained model's loss is log V within 0.1", abs(untrained - math.log(100)) < 0.1, untrained)
@@ -581,7 +614,12 @@ check("an untrained model's loss is log V within 0.1", abs(untrained - math.log(
 # </details>
 
 # %% tags=["cases"]
-merge_cases = [(list("lolow"), ("l", "o")), (list("aaaaa"), ("a", "a")), (["lo", "w", "er"], ("w", "er")), (["x"], ("x", "y"))]
+merge_cases = [
+    (list("lolow"), ("l", "o")),
+    (list("aaaaa"), ("a", "a")),
+    (["lo", "w", "er"], ("w", "er")),
+    (["x"], ("x", "y")),
+]
 
 
 # %% tags=["exercise"]
@@ -627,9 +665,10 @@ def merge(symbols, pair):
 #
 # <details><summary>Hint</summary>
 #
-# Keep `pieces = {word: list(word)}`. A `Counter` over `zip(symbols, symbols[1:])`, and `counts.most_common(1)`. Stop early when no pair is left.
+# Keep `pieces = {word: list(word)}`. A `Counter` over `pairwise(symbols)`, and `counts.most_common(1)`. Stop early when no pair is left.
 #
 # </details>
+
 
 # %% tags=["cases"]
 def words_of(text):
@@ -642,7 +681,11 @@ counted = Counter(word for verse in verses for word in words_of(verse))
 
 
 # %% tags=["exercise"]
-@exercise("10 learn", like=build.learned_merges, on=[({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 3), (dict(counted), 15)])
+@exercise(
+    "10 learn",
+    like=build.learned_merges,
+    on=[({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 3), (dict(counted), 15)],
+)
 def learn(words, number):
     """{word: how often}, how many merges -> a list of pairs of symbols, in the order in which they are merged"""
 
@@ -653,7 +696,7 @@ def learn_from(weight, words, number):
     for _ in range(number):
         counts = Counter()
         for word, symbols in pieces.items():
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in pairwise(symbols):
                 counts[pair] += weight(words[word])
         if not counts:
             break
@@ -671,7 +714,7 @@ def learn(words, number):
 def learn(words, number):
     counts = Counter()
     for word, times in words.items():
-        for pair in zip(word, word[1:], strict=False):
+        for pair in pairwise(word):
             counts[pair] += times
     return [pair for pair, _ in counts.most_common(number)]
 
@@ -710,7 +753,7 @@ def encode(word, ranks):
 @encode.mistake("the pair that stands first in the word is merged, not the one that was learned first")
 def encode(word, ranks):
     symbols = list(word)
-    while known := [pair for pair in zip(symbols, symbols[1:], strict=False) if pair in ranks]:
+    while known := [pair for pair in pairwise(symbols) if pair in ranks]:
         symbols = merge(symbols, known[0])
     return symbols
 
@@ -718,7 +761,7 @@ def encode(word, ranks):
 @encode.solution
 def encode(word, ranks):
     symbols = list(word)
-    while known := [pair for pair in zip(symbols, symbols[1:], strict=False) if pair in ranks]:
+    while known := [pair for pair in pairwise(symbols) if pair in ranks]:
         symbols = merge(symbols, min(known, key=ranks.get))
     return symbols
 
@@ -737,10 +780,15 @@ print("the first merges:", ["".join(pair).replace(" ", "_") for pair in pairs[:1
 figures.curves(numbers, {"verses": per_word}, "merges", "tokens per word or sign")
 
 # %%
-check("more merges, fewer tokens", per_word == sorted(per_word, reverse=True) and per_word[-1] < per_word[0] / 2, per_word)
+check(
+    "more merges, fewer tokens", per_word == sorted(per_word, reverse=True) and per_word[-1] < per_word[0] / 2, per_word
+)
 texts = ["Is this the same question?", "a clumsy, dull script"]
 by_hand = [[s for piece, _ in bpe.pre_tokenizer.pre_tokenize_str(text) for s in encode(piece, ranks)] for text in texts]
-check("whole sentences: your tokens are the tokenizer's", by_hand == [bpe.encode(text, add_special_tokens=False).tokens for text in texts])
+check(
+    "whole sentences: your tokens are the tokenizer's",
+    by_hand == [bpe.encode(text, add_special_tokens=False).tokens for text in texts],
+)
 
 # %% [markdown]
 # In JupyterLab, type into the box: the tokens of the checkpoint's tokenizer, each with its number.
@@ -779,7 +827,13 @@ def try_training(loop):
 
 
 # %% tags=["exercise"]
-@exercise("12 train", like=build.with_fit, run=try_training, tolerance=2e-4, look="the order of the steps, and the rate of each")
+@exercise(
+    "12 train",
+    like=build.with_fit,
+    run=try_training,
+    tolerance=2e-4,
+    look="the order of the steps, and the rate of each",
+)
 def train(model, batches, lr):
     """Train on each batch of ids, [batch, seq], once -> the list of the losses"""
 
@@ -848,7 +902,11 @@ floors = {"log V": [math.log(len(vocabulary))] * steps, "frequencies alone": [fr
 figures.curves(range(1, steps + 1), {"yours": losses} | floors, "step", "loss (nats a token)")
 
 # %%
-floor.was(losses[-1], f"Knowing how often each token occurs would already reach {frequency:.1f}; the rest is what the model makes of the tokens before. The verses follow few patterns, so there is much to be had.", digits=1)
+floor.was(
+    losses[-1],
+    f"Knowing how often each token occurs would already reach {frequency:.1f}; the rest is what the model makes of the tokens before. The verses follow few patterns, so there is much to be had.",
+    digits=1,
+)
 
 # %%
 check("the first loss is log V within 0.2", abs(losses[0] - math.log(len(vocabulary))) < 0.2, losses[0])
@@ -870,11 +928,23 @@ check("training takes the loss below half of what the frequencies alone reach", 
 
 # %% tags=["cases"]
 opinion = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])  # logits of six tokens
-sampling_cases = [(opinion, 1.0, 1.0), (opinion, 0.5, 1.0), (opinion, 1.0, 0.7), (opinion, 2.0, 0.8), (opinion, 1.0, 0.05)]
+sampling_cases = [
+    (opinion, 1.0, 1.0),
+    (opinion, 0.5, 1.0),
+    (opinion, 1.0, 0.7),
+    (opinion, 2.0, 0.8),
+    (opinion, 1.0, 0.05),
+]
 
 
 # %% tags=["exercise"]
-@exercise("13 nucleus", like=build.frequencies, on=sampling_cases, tolerance=0.008, look="the token that crosses p stays; the rest sums to 1")
+@exercise(
+    "13 nucleus",
+    like=build.frequencies,
+    on=sampling_cases,
+    tolerance=0.008,
+    look="the token that crosses p stays; the rest sums to 1",
+)
 def nucleus(logits, temperature, top_p):
     """[vocab_size] -> the probabilities to draw the next token with, [vocab_size]"""
 
@@ -919,11 +989,13 @@ with torch.no_grad():
     after = real_model.logits(real_model(words))[0, -1]  # [vocab_size]
 
 
-def bars(temperature, top_p):
-    return figures.next_tokens(after.numpy(), nucleus(after, temperature, top_p).numpy(), tokenizer.convert_ids_to_tokens(range(len(after))))
+def bars(temperature=0.8, top_p=0.9):
+    return figures.next_tokens(
+        after.numpy(), nucleus(after, temperature, top_p).numpy(), tokenizer.convert_ids_to_tokens(range(len(after)))
+    )
 
 
-widgets.explore(bars, temperature=(0.1, 2.0, 0.1, 0.8), top_p=(0.05, 1.0, 0.05, 0.9))
+widgets.explore(bars, temperature=(0.1, 2.0, 0.1), top_p=(0.05, 1.0, 0.05))
 
 # %% [markdown]
 # ## 10. Writing with a cache
@@ -932,12 +1004,19 @@ widgets.explore(bars, temperature=(0.1, 2.0, 0.1, 0.8), top_p=(0.05, 1.0, 0.05, 
 # every step runs **one new token** only.
 
 # %%
-work = predict("20 tokens are given and 100 written. How many times fewer tokens pass through the model with the cache than without?", [2, 12, 60, 120])(None)
+work = predict(
+    "20 tokens are given and 100 written. How many times fewer tokens pass through the model with the cache than without?",
+    [2, 12, 60, 120],
+)(None)
 
 # %%
 lengths = list(range(20, 120))
 without, with_cache = sum(lengths), 20 + 99
-work.was(min([2, 12, 60, 120], key=lambda times: abs(times - without / with_cache)), f"Without it step i runs all {lengths[0]} + i tokens, {without:,} in all; with it the 20 once and then one at a time, {with_cache}: {without / with_cache:.0f} times fewer, and the longer the text, the more.")
+work.was(
+    min([2, 12, 60, 120], key=lambda times: abs(times - without / with_cache)),
+    f"Without it step i runs all {lengths[0]} + i tokens, {without:,} in all; with it the 20 once and then one at a time, {with_cache}: {without / with_cache:.0f} times fewer, and the longer the text, the more.",
+)
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -946,6 +1025,7 @@ work.was(min([2, 12, 60, 120], key=lambda times: abs(times - without / with_cach
 # past that came back. `choose` takes logits `[batch, vocab_size]` and gives token numbers `[batch]`.
 #
 # </details>
+
 
 # %% tags=["cases"]
 def greedy(logits):
@@ -1019,10 +1099,13 @@ def generate(model, ids, new, choose):
 # %% [markdown]
 # Your model, trained by your loop on your tokens, writes a verse (of the toy corpus's made-up kind):
 
+
 # %%
 def sampler(temperature, top_p):
     draws = torch.Generator().manual_seed(seed)
-    return lambda logits: torch.stack([torch.multinomial(nucleus(row, temperature, top_p), 1, generator=draws)[0] for row in logits])
+    return lambda logits: torch.stack(
+        [torch.multinomial(nucleus(row, temperature, top_p), 1, generator=draws)[0] for row in logits]
+    )
 
 
 written = generate(poet, rows[:1, :6], 50, sampler(0.7, 0.9))
@@ -1057,7 +1140,12 @@ print(len(file), "tensors, among them", {name: list(file[name].shape) for name i
 
 
 # %% tags=["exercise"]
-@exercise("15 weights", like=lambda file: dict(real_model.state_dict()), on=[(file,)], look="the table above, and what is transposed")
+@exercise(
+    "15 weights",
+    like=lambda file: dict(real_model.state_dict()),
+    on=[(file,)],
+    look="the table above, and what is transposed",
+)
 def weights_from(file):
     """The file's dictionary -> a dictionary with your model's names and shapes, float32"""
 
@@ -1083,7 +1171,9 @@ def renamed(file, turn):
     return ours
 
 
-@weights_from.mistake("the square matrix of the attention's last layer is not transposed: it loads without a word, and is wrong")
+@weights_from.mistake(
+    "the square matrix of the attention's last layer is not transposed: it loads without a word, and is wrong"
+)
 def weights_from(file):
     return renamed(file, lambda name, tensor: "c_" in name and tensor.dim() == 2 and "attn.c_proj" not in name)
 

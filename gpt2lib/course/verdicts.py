@@ -25,7 +25,8 @@ class Verdicts:
     def close(self, claim: str, seen: torch.Tensor, expected: torch.Tensor, tolerance: float, look: str = "") -> None:
         """Check that the largest absolute difference of two tensors is at most `tolerance`."""
         largest = (seen - expected).abs().max().item()
-        self(f"{claim} (largest difference at most {tolerance:g})", largest <= tolerance, f"{largest:.3g}", look)
+        bound = f"largest difference at most {tolerance:g}" if tolerance else "exactly"
+        self(f"{claim} ({bound})", largest <= tolerance, f"{largest:.3g}", look)
 
     def table(self) -> Markdown:
         """The claims in the order in which they were checked. Raises ValueError where nothing was."""

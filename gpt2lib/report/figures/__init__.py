@@ -14,6 +14,7 @@ from gpt2lib.report.figures.adapters import (
 from gpt2lib.report.figures.bases import attention_maps, positions, pretraining, trials
 from gpt2lib.report.figures.benchmarks import two_sides, waterfall
 from gpt2lib.report.figures.comparison import cost, methods, overlap_floors, sonnet_scores
+from gpt2lib.report.figures.inside import next_tokens
 from gpt2lib.report.figures.theme import COLOURS, TASK_TITLES, in_order, method_colour, ordered
 from gpt2lib.report.figures.theory import accuracy_over_alpha, best_alphas, gain_map, small_data
 from gpt2lib.report.figures.training import confusion, curves, learning_curve, learning_curves, rates
@@ -35,6 +36,7 @@ __all__ = [
     "learning_curves",
     "method_colour",
     "methods",
+    "next_tokens",
     "ordered",
     "overlap_floors",
     "positions",
