@@ -60,8 +60,9 @@ def answered(question: str, source: str, which: int) -> str:
     return ast.unparse(tree)
 
 
-def run(path, choose) -> dict[str, tuple[str, str]]:
-    """Execute the tagged cells of a notebook; by title, the state of each exercise and what was printed.
+def run(path, choose) -> dict[str, tuple[str, str, bool]]:
+    """Execute the tagged cells of a notebook; by title, the state of each exercise, what was printed, and whether it is given
+    as broken code to mend.
 
     choose: from the ways of an exercise's answers, the number of the one to write in; None leaves it empty.
     """
@@ -78,13 +79,13 @@ def run(path, choose) -> dict[str, tuple[str, str]]:
             last = ast.parse(cell.source).body[-1]
             one = names[last.targets[0].id if isinstance(last, ast.Assign) else last.name]
             assert one.title not in states, f"{path.stem}: two exercises are called {one.title!r}"
-            states[one.title] = (one.state, printed.getvalue())
+            states[one.title] = (one.state, printed.getvalue(), "broken" in tags(cell))
     return states
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_has_exercises_with_folded_solutions_and_a_mistake(path):
-    cells = [cell for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+    cells = tagged(path)
     questions = [i for i, cell in enumerate(cells) if "exercise" in tags(cell)]
     assert bool(questions) != (path.stem in WITHOUT), "no coding exercise, or still listed as without"
     for i in questions:
@@ -96,14 +97,14 @@ def test_every_notebook_has_exercises_with_folded_solutions_and_a_mistake(path):
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem not in WITHOUT], ids=lambda path: path.stem)
 def test_each_exercise_waits_then_rejects_its_mistakes_and_accepts_its_solution(path, monkeypatch):
     monkeypatch.chdir(path.parent)
-    untouched = run(path, lambda _: None)
-    assert {state for state, _ in untouched.values()} == {"waits"}, untouched
-    solved = run(path, lambda found: found.index("solution"))
-    assert {state for state, _ in solved.values()} == {"right"}, solved
+    for title, (state, _, broken) in run(path, lambda _: None).items():
+        assert state == ("not yet" if broken else "waits"), title
+    for title, (state, printed, _) in run(path, lambda found: found.index("solution")).items():
+        assert state == "right", (title, printed)
     # the notebook has told its mistakes by now, and names the one that was made
     for nth in range(3):
         wrong = run(path, lambda found, nth=nth: min(nth, found.count("mistake") - 1) + found.index("mistake"))
-        for state, printed in wrong.values():
+        for state, printed, _ in wrong.values():
             assert state == "not yet" and "this is what one gets when" in printed, printed
 
 
@@ -172,7 +173,7 @@ def test_answers_are_written_into_a_notebook_in_place(tmp_path, monkeypatch):
     path.write_text(SMALL)
     test_each_exercise_waits_then_rejects_its_mistakes_and_accepts_its_solution(path, monkeypatch)
     states = run(path, lambda found: 1 if found.count("mistake") == 2 else None)
-    assert [state for state, _ in states.values()] == ["not yet", "waits", "waits"]
+    assert [state for state, _, _ in states.values()] == ["not yet", "waits", "waits"]
     assert "nothing is cut" in states["1 relu"][1]
     path.write_text(SMALL.replace("torch.relu(-x)", "torch.relu(x)"))
     with pytest.raises(AssertionError, match="the sign is turned"):

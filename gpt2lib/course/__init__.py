@@ -10,7 +10,8 @@ mistakes, `@merged.mistake("B and A are exchanged")`, each of which the check mu
 one gets when", and the reader who makes that mistake is told so), then `@merged.solution`, each on a function of the name in
 (3); for a value `share.mistake("...")(3)` and `share = share.solution(4)`. From there on the name is the reader's own
 function if it is right and the solution otherwise, so nbval runs the solutions, and `tests/test_exercises.py` runs the tagged
-cells alone, with the solution and with each mistake written into (3). **A prediction**:
+cells alone, with the solution and with each mistake written into (3). Broken code to mend is an exercise whose cell (3) is
+also tagged `broken`; cells that show the symptom may stand between (3) and (4). **A prediction**:
 `guess = predict("Which rank wins?", [1, 4, 16])(None)` before the result, `guess.was(table["accuracy"].idxmax(), {1: "...", 4: "...",
 16: "..."})` after it. **Claims**: `check = Verdicts()` near the top, then `check("claim", passed)` and
 `check.close("claim", seen, expected, 1e-6)`, which print nothing and raise at once; the last cell but the references, tagged

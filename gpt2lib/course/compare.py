@@ -24,6 +24,8 @@ def difference(seen: object, expected: object, tolerance: float) -> str:
             return f"{_name(seen)}{length}, expected {len(expected)} results"
         pairs = enumerate(zip(seen, expected, strict=True))
         return _first((f"[{i}]: ", difference(a, b, tolerance)) for i, (a, b) in pairs)
+    if isinstance(expected, bool) and isinstance(seen, bool):
+        return "" if seen == expected else f"{seen}, expected {expected}"
     a, b = _array(seen), _array(expected)
     if b is None:
         same = a is None and type(seen) is type(expected) and seen == expected

@@ -14,7 +14,7 @@ from gpt2lib.report.figures.adapters import (
 from gpt2lib.report.figures.bases import attention_maps, positions, pretraining, trials
 from gpt2lib.report.figures.benchmarks import two_sides, waterfall
 from gpt2lib.report.figures.comparison import cost, methods, overlap_floors, sonnet_scores
-from gpt2lib.report.figures.inside import next_tokens
+from gpt2lib.report.figures.inside import gradient_norms, next_tokens, rate_sweep
 from gpt2lib.report.figures.theme import COLOURS, TASK_TITLES, in_order, method_colour, ordered
 from gpt2lib.report.figures.theory import accuracy_over_alpha, best_alphas, gain_map, small_data
 from gpt2lib.report.figures.training import confusion, curves, learning_curve, learning_curves, rates
@@ -31,6 +31,7 @@ __all__ = [
     "cost",
     "curves",
     "gain_map",
+    "gradient_norms",
     "in_order",
     "learning_curve",
     "learning_curves",
@@ -41,6 +42,7 @@ __all__ = [
     "overlap_floors",
     "positions",
     "pretraining",
+    "rate_sweep",
     "rates",
     "row_alphas",
     "singular_values",

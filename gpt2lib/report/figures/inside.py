@@ -29,6 +29,28 @@ def next_tokens(logits: np.ndarray, drawn: np.ndarray, names: Sequence[str], sho
     return done(figure)
 
 
+def rate_sweep(rates: Sequence[float], losses: dict[str, Sequence[float]]) -> Figure:
+    """The loss that short runs reach, over their learning rates; a line a name, its best rate marked."""
+    figure, axis = plt.subplots(figsize=(4.2, 2.6))
+    for (name, values), colour in zip(losses.items(), PALETTE, strict=False):
+        best = int(np.argmin(values))
+        axis.plot(rates, values, marker="o", markersize=3, color=colour, label=name)
+        axis.plot(rates[best], values[best], "o", markersize=8, markerfacecolor="none", color=colour)
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss (nats a token)")
+    axis.legend()
+    return done(figure)
+
+
+def gradient_norms(norms: dict[str, float], least: float = 1e-12) -> Figure:
+    """The norm of each parameter's gradient, on a logarithmic axis that begins at `least`; what is below it is zero."""
+    figure, axis = plt.subplots(figsize=(4.8, 0.19 * len(norms) + 0.7))
+    axis.barh(list(norms), [max(norm, least) for norm in norms.values()], left=0, color=PALETTE[0])
+    axis.set(xscale="log", xlim=(least, None), xlabel="norm of the gradient")
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    return done(figure)
+
+
 def _shown(token: str) -> str:
     """A token as it is printed: spaces and line ends visible, and no dollar that matplotlib would read as mathematics."""
     return token.replace("Ġ", "_").replace("Ċ", "\\n").replace(" ", "_").replace("$", r"\$")
