@@ -62,7 +62,7 @@ from gpt2lib.data import pretraining, tokenize
 from gpt2lib.model.base import load_tokenizer
 from gpt2lib.report import figures
 from gpt2lib.study.record import write_pretraining
-from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit
 from gpt2lib.training.objectives import LanguageModel
 
 folder = Path(out or tempfile.mkdtemp()) / name
@@ -156,7 +156,7 @@ if embeddings == "counts":
         model.wte.weight.copy_(pretraining.count_embeddings(ids, end, len(tokenizer), n_embd))
 
 # %%
-settings = Training(
+settings = TrainingSettings(
     epochs=1,
     batch_size=batch_size,
     optimizer=optimizer,

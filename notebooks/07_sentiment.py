@@ -58,7 +58,7 @@ from gpt2lib.report import figures
 from gpt2lib.study.record import write_run
 from gpt2lib.tasks import baselines
 from gpt2lib.tasks.prepare import Encoder, method_named, plain_prompt, prepare
-from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit
 
 # %% [markdown]
 # ## The data
@@ -136,7 +136,7 @@ show.check("the head has (d + 1) x classes parameters", head == (body.config.n_e
 # and falls to zero; the weights that did best on dev are kept.
 
 # %%
-settings = Training(
+settings = TrainingSettings(
     epochs=epochs,
     batch_size=batch_size,
     lr=lr,

@@ -57,7 +57,7 @@ from gpt2lib.report import figures
 from gpt2lib.study.record import write_run
 from gpt2lib.tasks import baselines
 from gpt2lib.tasks.prepare import Encoder, answer_ids, method_named, paraphrase_prompt, prepare
-from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit
 
 # %% [markdown]
 # ## The data, as a prompt
@@ -115,7 +115,7 @@ show.check_close("the cloze logits are rows of the output layer", two, whole, 1e
 # ## Training
 
 # %%
-settings = Training(
+settings = TrainingSettings(
     epochs=epochs,
     batch_size=batch_size,
     lr=lr,

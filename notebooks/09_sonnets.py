@@ -60,7 +60,7 @@ from gpt2lib.report import figures
 from gpt2lib.study.record import write_run
 from gpt2lib.tasks import verse
 from gpt2lib.tasks.prepare import Encoder, complete_sonnets, method_named, prepare, sonnet_prompt
-from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit
 
 # %% [markdown]
 # ## The data
@@ -112,7 +112,7 @@ show.check_close("a sonnet's loss does not depend on its batch", together, apart
 
 # %%
 before, _ = evaluate(model, dev)
-settings = Training(
+settings = TrainingSettings(
     epochs=epochs,
     batch_size=batch_size,
     lr=lr,

@@ -46,7 +46,7 @@ from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
-from gpt2lib.training import Training
+from gpt2lib.training import TrainingSettings
 
 # %% [markdown]
 # ## The layer
@@ -96,7 +96,7 @@ lessons.check_properties(spec, base_model)
 data = load_task(task, source or None, quiet=True).sample(examples)
 methods = {f"LoRA, rank {rank}": LoRA(rank=rank, alpha=alpha, targets=tuple(targets)) for rank in ranks}
 rates = dict.fromkeys(methods, lr) | {"full": lr_full}
-settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
+settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 models, table = lessons.comparison(methods | {"full": "full"}, rates, data, base_model, settings)
 table
 

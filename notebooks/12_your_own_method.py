@@ -43,7 +43,7 @@ from gpt2lib.adapters import METHODS, LoRA
 from gpt2lib.adapters.lora import LoRALinear
 from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
-from gpt2lib.training import Training
+from gpt2lib.training import TrainingSettings
 
 # %% [markdown]
 # ## DoRA in twenty lines
@@ -103,7 +103,7 @@ show.check("it goes to JSON and back", DoRA.from_json(spec.to_json()) == spec)
 # %%
 methods = {"LoRA": LoRA(rank=rank), "DoRA": spec}
 data = load_task(task, source or None, quiet=True).sample(examples)
-settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
+settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 models, table = lessons.comparison(methods, dict.fromkeys(methods, lr), data, base_model, settings)
 table
 

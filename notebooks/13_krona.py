@@ -43,7 +43,7 @@ from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
-from gpt2lib.training import Training
+from gpt2lib.training import TrainingSettings
 
 # %% [markdown]
 # ## The product that is never formed
@@ -114,7 +114,7 @@ print(methods["LoRA"])
 # %%
 data = load_task(task, source or None, quiet=True).sample(examples)
 rates = {name: lr_lora if name == "LoRA" else lr_krona for name in methods}
-settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
+settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 models, table = lessons.comparison(methods, rates, data, base_model, settings)
 table
 

@@ -47,7 +47,7 @@ from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
-from gpt2lib.training import Training
+from gpt2lib.training import TrainingSettings
 
 # %% [markdown]
 # ## The layer
@@ -88,7 +88,7 @@ size = trained_count(own, body.config)
 methods = {"alpha-LoRA": own, "LoRA": of_size(LoRA(targets=tuple(targets)), size, body.config)}
 trace = AlphaTrace(every=1)
 data = load_task(task, source or None, quiet=True).sample(examples)
-settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
+settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 rates = dict.fromkeys(methods, lr)
 models, table = lessons.comparison(methods, rates, data, base_model, settings, hooks={"alpha-LoRA": [trace]})
 print(methods["LoRA"])

@@ -48,7 +48,7 @@ from gpt2lib.data import load_task
 from gpt2lib.model.base import base_name, load_base
 from gpt2lib.report import figures
 from gpt2lib.study.record import write_tables
-from gpt2lib.training import Training
+from gpt2lib.training import TrainingSettings
 
 # %% [markdown]
 # ## Two methods, the same examples
@@ -70,7 +70,7 @@ accuracies, traces, rows = [], [], []
 for size in sizes:
     few = data.sample(size, seed)
     epochs = -(-steps * batch_size // int(size * (1 - own.share)))
-    settings = Training(
+    settings = TrainingSettings(
         epochs=epochs, max_steps=steps, eval_every=steps // 2, batch_size=batch_size, seed=seed, optimizer="adamw"
     )
     trace = AlphaTrace(every=every)

@@ -45,7 +45,7 @@ from gpt2lib.course import lessons, show
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
-from gpt2lib.training import Training
+from gpt2lib.training import TrainingSettings
 
 # %% [markdown]
 # ## The layer
@@ -110,7 +110,7 @@ size = trained_count(spec, body.config)
 methods = {"Graph LoRA": spec, "LoRA": of_size(LoRA(), size, body.config)}
 print(methods["LoRA"])
 data = load_task(task, source or None, quiet=True).sample(examples)
-settings = Training(epochs=epochs, batch_size=batch_size, seed=seed)
+settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 models, table = lessons.comparison(methods, dict.fromkeys(methods, lr), data, base_model, settings)
 table
 

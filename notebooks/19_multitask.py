@@ -49,7 +49,7 @@ from gpt2lib.report import figures
 from gpt2lib.study.record import write_tables
 from gpt2lib.tasks.multitask import labelled_by_task, mixture, prepare_tasks
 from gpt2lib.tasks.prepare import Encoder, method_named
-from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit
 
 # %% [markdown]
 # ## The mixture
@@ -89,7 +89,7 @@ show.check("at T = infinity they are equal", bool(((even - 1 / len(tasks)).abs()
 torch.manual_seed(seed)
 spec = method_named(method, rank=rank, targets=targets)
 model = prepare_tasks(datas, body, tokenizer, spec)
-settings = Training(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
+settings = TrainingSettings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
 flat_dev = [example for part in dev for example in part]
 progress = fit(model, mixture(train, temperature, seed=seed), flat_dev, settings)
 together, _ = evaluate(model, flat_dev)

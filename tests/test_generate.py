@@ -2,9 +2,15 @@
 
 import pytest
 import torch
-from conftest import random_model
+from conftest import FAMILIES, random_model
 
+from gpt2lib.model.attention import KVCache
 from gpt2lib.model.generate import sample
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request):
+    return random_model(family=request.param)
 
 
 def prompts():
@@ -29,6 +35,20 @@ def test_cached_batches_of_unequal_prompts_equal_uncached_single_ones(model):
                 logits = model.logits(model(expected)[:, -1])
                 expected = torch.cat([expected, logits.argmax(-1, keepdim=True)], 1)
             assert out[i, 6:].tolist() == expected[0, len(row) :].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_prompt_in_chunks_gives_what_one_pass_gives(model, size):
+    _, (right, mask), (left, left_mask) = prompts()
+    for ids, attention_mask in ((torch.randint(0, 61, (2, 11)), None), (right, mask), (left, left_mask)):
+        with torch.no_grad():
+            expected = model(ids, attention_mask)
+            cache, pieces = KVCache(ids.shape[1]), []
+            for piece in ids.split(size, dim=1):
+                seen = None if attention_mask is None else attention_mask[:, : cache.length + piece.shape[1]]
+                pieces.append(model(piece, seen, cache))
+        real = torch.ones_like(ids).bool() if attention_mask is None else attention_mask.bool()
+        assert (torch.cat(pieces, 1) - expected)[real].abs().max() < 1e-5
 
 
 def test_rows_stop_at_the_end_token_and_only_there(model):
@@ -73,6 +93,7 @@ def test_sampling_follows_the_distribution_and_its_limits():
     assert (frequencies(top_p=0.7) - top2).abs().max() < 0.015  # p[3] is 0.64, so one more is needed
     assert frequencies(top_p=0.6)[3] == 1
     assert frequencies(temperature=0)[3] == 1
+    assert frequencies(temperature=1e-45)[3] == 1 == frequencies(temperature=1e-45, top_p=0.5)[3]
     assert (frequencies(top_k=99, top_p=1.0) - p).abs().max() < 0.015
 
 
@@ -89,9 +110,16 @@ def test_a_nucleus_is_the_fewest_tokens_whose_probability_reaches_p(top_p):
     assert (drawn - expected).abs().max() < 4 * (expected.max() / 40_000) ** 0.5  # four standard deviations
 
 
-def test_generation_leaves_the_training_mode_alone():
-    model = random_model().train()
-    model.generate(torch.tensor([[1]]), max_new_tokens=2)
+def test_generation_leaves_the_training_mode_alone(model, monkeypatch):
+    model.train().generate(torch.tensor([[1]]), max_new_tokens=2)
+    assert model.training
+
+    def interrupted(h):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "logits", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.generate(torch.tensor([[1]]), max_new_tokens=2)
     assert model.training
 
 
@@ -107,6 +135,7 @@ def test_generation_under_autocast_and_in_bf16(model, dtype):
     [
         (dict(max_new_tokens=48), "n_positions=48"),
         (dict(temperature=-1), "temperature"),
+        (dict(temperature=float("nan")), "temperature"),
         (dict(top_k=0), "top_k"),
         (dict(top_p=0.0), "top_p"),
         (dict(attention_mask=torch.zeros(1, 2)), "at least one real token"),

@@ -1,25 +1,49 @@
-"""GPT2 computes what transformers' GPT-2 computes, whatever the padding, and keeps its weights through files."""
+"""GPT2 and Llama compute what transformers' do, whatever the padding, and keep their weights through files."""
 
 import json
 
 import pytest
 import torch
 import transformers
-from conftest import random_model
+from conftest import FAMILIES, random_model
 
-from gpt2lib import GPT2, GPT2Config
+from gpt2lib import GPT2, GPT2Config, Llama, LlamaConfig, load_base
+from gpt2lib.model.attention import KVCache
+from gpt2lib.model.base import load_model
 from gpt2lib.model.config import SIZES
 from gpt2lib.model.linear import Linear, linear
+from gpt2lib.model.llama import apply_rope, rotary_angles
 
 TOLERANCE = 1e-4
 
 
-def peer(folder, n_layer, n_head, n_embd, vocab_size=307, **more) -> transformers.GPT2LMHeadModel:
+@pytest.fixture(params=FAMILIES)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(family):
+    return random_model(family=family)
+
+
+def gpt2_peer(folder, n_layer, n_head, n_embd) -> transformers.GPT2LMHeadModel:
+    sizes = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=307, n_positions=64)
+    config = transformers.GPT2Config(**sizes, bos_token_id=306, eos_token_id=306)
+    return randomised(transformers.GPT2LMHeadModel, config, folder)
+
+
+def llama_peer(folder, n_layer, n_head, n_embd, n_kv_head, n_inner, **more) -> transformers.LlamaForCausalLM:
+    sizes = dict(num_hidden_layers=n_layer, num_attention_heads=n_head, num_key_value_heads=n_kv_head)
+    sizes |= dict(hidden_size=n_embd, intermediate_size=n_inner, vocab_size=307, max_position_embeddings=64)
+    config = transformers.LlamaConfig(**sizes, bos_token_id=305, eos_token_id=306, pad_token_id=0, **more)
+    return randomised(transformers.LlamaForCausalLM, config, folder)
+
+
+def randomised(kind, config, folder):
     """A transformers model with large random weights, saved in `folder`."""
     torch.manual_seed(0)
-    sizes = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=vocab_size, n_positions=64)
-    config = transformers.GPT2Config(**sizes, bos_token_id=306, eos_token_id=306, **more)
-    model = transformers.GPT2LMHeadModel(config).eval()
+    model = kind(config).eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))
@@ -40,22 +64,46 @@ def padded(side: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_logits_equal_transformers(size, tmp_path):
     """All four architectures: true widths and heads; fewer layers, so that the test fits a laptop."""
     c = SIZES[size]
-    theirs = peer(tmp_path, n_layer=2 if c.n_embd > 1024 else 4, n_head=c.n_head, n_embd=c.n_embd)
-    ours = GPT2.from_pretrained(tmp_path)
+    theirs = gpt2_peer(tmp_path, n_layer=2 if c.n_embd > 1024 else 4, n_head=c.n_head, n_embd=c.n_embd)
+    equal(GPT2.from_pretrained(tmp_path), theirs)
+
+
+LLAMAS = {  # heads, width, key/value heads, feed-forward width
+    "smollm2-135m": (9, 576, 3, 1536),
+    "smollm2-360m": (15, 960, 5, 2560),
+    "tinyllama": (32, 2048, 4, 5632),
+    "every head its own": (4, 64, 4, 96),
+    "one for all": (4, 64, 1, 96),
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("size", LLAMAS)
+def test_llamas_logits_equal_transformers(size, tied, tmp_path):
+    n_head, n_embd, n_kv_head, n_inner = LLAMAS[size]
+    n_layer = 1 if n_embd > 1024 else 3
+    theirs = llama_peer(tmp_path, n_layer, n_head, n_embd, n_kv_head, n_inner, tie_word_embeddings=tied, rope_theta=5e4)
+    equal(Llama.from_pretrained(tmp_path), theirs)
+
+
+def equal(ours, theirs):
     for side in ("none", "right", "left"):
         ids, mask = padded(side)
         with torch.no_grad():
             position_ids = (mask.cumsum(1) - 1).clamp(min=0)
             expected = theirs(ids, attention_mask=mask, position_ids=position_ids).logits[mask.bool()]
             seen = ours.logits(ours(ids, None if side == "none" else mask))[mask.bool()]
-        assert (seen - expected).abs().max() < TOLERANCE, (size, side)
+        assert (seen - expected).abs().max() < TOLERANCE, side
 
 
 @pytest.mark.parametrize("side", ["none", "right", "left"])
-def test_greedy_equals_transformers_token_for_token(side, tmp_path):
-    theirs = peer(tmp_path, n_layer=3, n_head=4, n_embd=64)
+def test_greedy_equals_transformers_token_for_token(side, family, tmp_path):
+    if family == "gpt2":
+        theirs = gpt2_peer(tmp_path, n_layer=3, n_head=4, n_embd=64)
+    else:
+        theirs = llama_peer(tmp_path, n_layer=3, n_head=9, n_embd=144, n_kv_head=3, n_inner=160)
     ids, mask = padded(side)
-    ours = GPT2.from_pretrained(tmp_path)
+    ours = load_model(tmp_path)
     new = ours.generate(ids, mask, max_new_tokens=24, temperature=0)[:, 20:]
     for row in range(len(ids)):  # one by one, so that padding cannot help them agree
         prompt = ids[row, mask[row].bool()][None]
@@ -65,11 +113,11 @@ def test_greedy_equals_transformers_token_for_token(side, tmp_path):
 
 def test_save_pretrained_loads_in_transformers_bit_for_bit(model, tmp_path):
     model.save_pretrained(tmp_path)
-    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     ids = torch.randint(0, 61, (2, 9))
     with torch.no_grad():
         assert (theirs(ids).logits - model.logits(model(ids))).abs().max() < TOLERANCE
-    again = GPT2.from_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
     assert again.config == model.config
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
 
@@ -96,10 +144,10 @@ def test_causality(model):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_gradient_checkpointing_changes_no_gradient(masked):
+def test_gradient_checkpointing_changes_no_gradient(masked, family):
     gradients = []
     for checkpointing in (False, True):
-        model = random_model().train()
+        model = random_model(family=family).train()
         model.gradient_checkpointing = checkpointing
         ids = torch.arange(20).reshape(2, 10)
         mask = torch.ones_like(ids)
@@ -129,8 +177,8 @@ def test_tied_head_and_untied_copy(model):
     assert not torch.allclose(model.logits(h), expected)
 
 
-def test_loading_refuses_what_is_not_this_model(model, tmp_path):
-    model.save_pretrained(tmp_path)
+def test_loading_refuses_what_is_not_this_model(tmp_path):
+    random_model().save_pretrained(tmp_path)
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
     whole, settings = weights.read_bytes(), json.loads(config.read_text())
 
@@ -143,15 +191,66 @@ def test_loading_refuses_what_is_not_this_model(model, tmp_path):
         ({"n_layer": 1}, "no place"),
         ({"vocab_size": 60}, "asks for"),
         ({"activation_function": "gelu"}, "activation_function"),
+        ({"layer_norm_epsilon": None}, r"config\.json: layer_norm_epsilon"),
+        ({"n_layer": float("nan")}, r"config\.json: n_layer"),
+        ({"eos_token_id": "end"}, r"config\.json: eos_token_id"),
+        ({"resid_pdrop": "none"}, r"config\.json: resid_pdrop"),
         ({"model_type": "llama"}, "model_type"),
         ({"n_head": 5}, "does not divide"),
     ):
         config.write_text(json.dumps(settings | change))
         with pytest.raises(ValueError, match=message):
             GPT2.from_pretrained(tmp_path)
-    config.write_text("{ not json")
-    with pytest.raises(ValueError, match=r"config\.json, line 1"):
-        GPT2.from_pretrained(tmp_path)
+    for content, message in ((b"{ not json", ", line 1"), (b"[]", ": no table"), (b"\xff\xfe{}", ".*not UTF-8")):
+        config.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"config\.json{message}"):
+            GPT2.from_pretrained(tmp_path)
+
+
+def test_loading_refuses_what_is_not_a_llama_as_it_is_computed_here(tmp_path):
+    random_model(family="llama", tie_word_embeddings=False).save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    settings = json.loads(config.read_text())
+    for change, message in (
+        ({"num_hidden_layers": 3}, r"layers\.2\.input_layernorm\.weight' is missing"),
+        ({"num_hidden_layers": 1}, "no place in this Llama"),
+        ({"num_key_value_heads": 4}, "asks for"),
+        ({"num_key_value_heads": 3}, "n_kv_head=3 does not divide n_head=4"),
+        ({"attention_bias": True}, "attention_bias=True is not computed"),
+        ({"mlp_bias": True}, "mlp_bias=True is not computed"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu' is not computed"),
+        ({"head_dim": 16}, r"head_dim=16 is not computed here; possible: \(None, 8\)"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "rope_type='llama3' is not computed"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type='linear'"),
+        ({"rope_parameters": [1]}, "no table of settings"),
+        ({"rms_norm_eps": "tiny"}, "rms_norm_eps"),
+        ({"tie_word_embeddings": True}, "lm_head.weight differs from the token embedding"),
+        ({"model_type": "mistral"}, "model_type='mistral'"),
+    ):
+        config.write_text(json.dumps(settings | change))
+        with pytest.raises(ValueError, match=message):
+            Llama.from_pretrained(tmp_path)
+    del settings["intermediate_size"]
+    config.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="intermediate_size missing"):
+        Llama.from_pretrained(tmp_path)
+    config.write_text(json.dumps(settings | {"model_type": "mamba"}))
+    with pytest.raises(ValueError, match="model_type='mamba' is not computed here; possible: gpt2, llama"):
+        load_base(tmp_path)
+
+
+def test_settings_that_a_file_leaves_out_have_transformers_defaults(tmp_path):
+    """Not SmolLM2's: a folder written before transformers 5 says nothing of what was usual then."""
+    sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4)
+    old = sizes | dict(model_type="llama", vocab_size=61, max_position_embeddings=48)
+    (tmp_path / "config.json").write_text(json.dumps(old | {"rope_theta": 500.0, "eos_token_id": [5, 6]}))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    ours = LlamaConfig.from_json(tmp_path / "config.json")
+    assert ours.n_kv_head == theirs.num_key_value_heads == 4
+    assert ours.rms_norm_eps == theirs.rms_norm_eps and ours.tie_word_embeddings is theirs.tie_word_embeddings is False
+    assert ours.rope_theta == theirs.rope_parameters["rope_theta"] == 500.0 and ours.eos_token_id == 5
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert LlamaConfig.from_json(tmp_path / "config.json").rope_theta == 10_000.0
 
 
 def test_pickle_is_refused_unless_asked_for(model, tmp_path):
@@ -161,8 +260,8 @@ def test_pickle_is_refused_unless_asked_for(model, tmp_path):
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="allow_pickle"):
-        GPT2.from_pretrained(tmp_path)
-    again = GPT2.from_pretrained(tmp_path, allow_pickle=True)
+        type(model).from_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, allow_pickle=True)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
 
     class Evil:
@@ -171,7 +270,7 @@ def test_pickle_is_refused_unless_asked_for(model, tmp_path):
 
     torch.save({"wte.weight": Evil()}, tmp_path / "pytorch_model.bin")
     with pytest.raises(Exception, match=r"[Ww]eights"):
-        GPT2.from_pretrained(tmp_path, allow_pickle=True)
+        type(model).from_pretrained(tmp_path, allow_pickle=True)
 
 
 def test_sharded_safetensors(model, tmp_path):
@@ -186,7 +285,7 @@ def test_sharded_safetensors(model, tmp_path):
         save_file({key: tensors[key] for key in keys}, tmp_path / file)
     index = {"weight_map": {key: file for file, keys in shards.items() for key in keys}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    again = GPT2.from_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
 
 
@@ -204,6 +303,50 @@ def test_sharded_safetensors(model, tmp_path):
 def test_bad_input_is_one_clear_error(model, call, message):
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_depth_keeps_the_lower_blocks(model, depth, tmp_path):
+    model.save_pretrained(tmp_path)
+    ids = torch.arange(9)[None]
+    lower = type(model).from_pretrained(tmp_path, depth=depth)
+    x = []
+    model.blocks[depth - 1].register_forward_hook(lambda block, args, output: x.append(output))
+    with torch.no_grad():
+        model(ids)
+        assert torch.equal(lower(ids), model.ln_f(x[0]))
+    assert lower.config.n_layer == depth
+    lower.save_pretrained(tmp_path / "lower")  # a model like any other
+    assert len(load_model(tmp_path / "lower").blocks) == depth
+    for wrong in (0, 3, -1, 1.0):
+        with pytest.raises(ValueError, match="possible: 1 to 2"):
+            load_model(tmp_path, wrong)
+
+
+def test_positions_by_rotation_say_only_how_far_apart_tokens_stand():
+    """Rotary scores of a query and a key are the same wherever both are moved to; a real turn, of no vector's length."""
+    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    turn = lambda x, t: apply_rope(x, *rotary_angles(torch.tensor([[[t]]]), 8, 100.0))  # noqa: E731
+    scores = [(turn(q, t + 3) * turn(k, t)).sum() for t in (0, 5, 40)]
+    assert torch.allclose(torch.stack(scores), scores[0], atol=1e-5)
+    assert abs(scores[0] - (turn(q, 4) * turn(k, 0)).sum()) > 1e-3
+    assert torch.allclose(turn(q, 7).norm(), q.norm())
+
+
+def test_the_cache_keeps_shared_keys_and_values_once():
+    model = random_model(family="llama")  # four heads, two of keys and values
+    cache = KVCache(9)
+    with torch.no_grad():
+        model(torch.arange(5)[None], cache=cache)
+    assert {tuple(t.shape) for kept in cache.kept.values() for t in kept} == {(1, 2, 9, 8)}
+
+
+def test_the_number_of_parameters_is_the_formulas():
+    for sizes in (dict(), dict(tie_word_embeddings=False), dict(n_kv_head=4)):
+        model = random_model(family="llama", **sizes)
+        assert model.config.parameters == sum(p.numel() for p in model.parameters())
+    assert LlamaConfig().parameters == 134_515_008  # SmolLM2-135M
+    assert GPT2Config().parameters == 124_439_808
 
 
 def test_a_missing_model_says_what_to_do(tmp_path):

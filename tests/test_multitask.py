@@ -10,7 +10,7 @@ from conftest import random_model
 from gpt2lib.adapters import LoRA, attach
 from gpt2lib.data import Batch, Encoded
 from gpt2lib.tasks.multitask import MultiTask, labelled_by_task, mixture
-from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit
 from gpt2lib.training.objectives import Classifier, LanguageModel, LinearHead
 
 
@@ -59,7 +59,7 @@ def test_every_example_counts_the_same(model, parts):
 
 def test_it_trains_all_heads_and_one_adapter(model, parts):
     before = {name: p.clone() for name, p in model.named_parameters()}
-    fit(model, mixture(parts, 2.0), [part[0] for part in parts], Training(epochs=1, batch_size=8), quiet=True)
+    fit(model, mixture(parts, 2.0), [part[0] for part in parts], TrainingSettings(epochs=1, batch_size=8), quiet=True)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert {name for name in changed if ".head." in name} == {
         f"tasks.{i}.head.{p}" for i in (0, 1) for p in ("weight", "bias")

@@ -13,7 +13,7 @@ from gpt2lib.adapters import LoRA
 from gpt2lib.data import TASKS, load_task, pretraining, read_sonnets
 from gpt2lib.study.record import write_run
 from gpt2lib.tasks.prepare import Encoder, prepare, read_submission, sonnet_prompt
-from gpt2lib.training import Training, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -24,7 +24,7 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
     tokenizer = pretraining.train_tokenizer(texts, 300, tmp_path / "tokenizer")
     model = prepare(data, random_model(vocab_size=300, n_positions=384), tokenizer, method)
     encoder = Encoder(task, tokenizer, 384)
-    settings = Training(epochs=1, max_steps=2, batch_size=4)
+    settings = TrainingSettings(epochs=1, max_steps=2, batch_size=4)
     dev = encoder(data.dev, score_from_prompt=True)
     progress = fit(model, encoder(data.train), dev, settings, quiet=True)
     metrics, predictions = evaluate(model, dev)

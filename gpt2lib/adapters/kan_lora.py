@@ -131,16 +131,17 @@ class GridFit(Hook):
             return
         rng = random.Random(f"grid/{run.settings.seed}/{step}")
         batch = run.batch(rng.sample(run.train, min(self.examples, len(run.train))))
-        real = torch.arange(batch.input_ids.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
         inputs: dict[KANMLP, Tensor] = {}
         layers = [m for m in run.model.modules() if isinstance(m, KANMLP)]
         handles = [
-            layer.register_forward_pre_hook(lambda layer, args: inputs.update({layer: args[0][real][: self.tokens]}))
+            layer.register_forward_pre_hook(
+                lambda layer, args: inputs.update({layer: args[0][batch.real][: self.tokens]})
+            )
             for layer in layers
         ]
         was_training = run.model.training
         run.model.eval()
-        run.model.body(batch.input_ids)
+        run.model.body(batch.input_ids, hidden=batch.hidden, first=batch.first)
         run.model.train(was_training)
         for handle in handles:
             handle.remove()

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from gpt2lib.adapters import LoRA
 from gpt2lib.benchmarks.work import CLASSES, Work
 from gpt2lib.data.batches import Encoded
-from gpt2lib.training.trainer import autocast
+from gpt2lib.training.evaluate import autocast
 
 
 class Peer:

@@ -17,22 +17,25 @@ from gpt2lib.common.machine import matmul_peak, wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
 from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.training import Trainer, TrainingSettings, fit
+from gpt2lib.training.evaluate import autocast
 from gpt2lib.training.objectives import Classifier, LinearHead
 from gpt2lib.training.optimizer import AdamW
-from gpt2lib.training.trainer import Training, _Fit, autocast, fit
 
 
-def our_run(work: Work, method: Spec | str, classifier: type[Classifier] = Classifier) -> _Fit:
+def our_run(work: Work, method: Spec | str, classifier: type[Classifier] = Classifier) -> Trainer:
     """The loop of `fit`, of which a measurement makes a few steps."""
     body = GPT2.from_pretrained(work.folder)
     if isinstance(method, Spec):
         attach(body, method)
     model = classifier(body, LinearHead(work.config.n_embd, CLASSES)).to(work.device)
-    settings = Training(epochs=10_000, batch_size=work.batch_size, lr=1e-4, precision=work.precision, seed=work.seed)
-    return _Fit(model, work.examples, work.examples[:1], settings, None, ())
+    settings = TrainingSettings(
+        epochs=10_000, batch_size=work.batch_size, lr=1e-4, precision=work.precision, seed=work.seed
+    )
+    return Trainer(model, work.examples, work.examples[:1], settings)
 
 
-def steps_of(run: _Fit, steps: int) -> Callable[[], None]:
+def steps_of(run: Trainer, steps: int) -> Callable[[], None]:
     return lambda: [run.step() for _ in range(steps)]
 
 
@@ -60,7 +63,9 @@ def dev_curves(
 
 def _dev_curves(work: Work, train: list[Encoded], dev: list[Encoded], epochs: int, lr: float) -> pd.DataFrame:
     lora = LoRA(rank=RANK, targets=("q", "k", "v"))
-    settings = Training(epochs=epochs, batch_size=work.batch_size, lr=lr, precision=work.precision, seed=work.seed)
+    settings = TrainingSettings(
+        epochs=epochs, batch_size=work.batch_size, lr=lr, precision=work.precision, seed=work.seed
+    )
     torch.manual_seed(work.seed)
     body = attach(GPT2.from_pretrained(work.folder), lora)
     progress = fit(Classifier(body, LinearHead(work.config.n_embd, CLASSES)), train, dev, settings, quiet=True)
@@ -91,7 +96,7 @@ def waterfall(work: Work) -> pd.DataFrame:
     lora = LoRA(rank=RANK, targets=("q", "k", "v"))
     rng = random.Random(work.seed)
 
-    def drawn_at_random(run: _Fit) -> Callable[[], None]:
+    def drawn_at_random(run: Trainer) -> Callable[[], None]:
         def step():
             run.model.train()
             run.gradients(rng.sample(work.examples, work.batch_size))
@@ -121,10 +126,10 @@ def last_linear(work: Work) -> list[dict]:
     body = GPT2.from_pretrained(work.folder).requires_grad_(False)
     model = Classifier(body, LinearHead(work.config.n_embd, CLASSES)).to(work.device)
     examples = work.examples[: work.batch_size * work.steps]
-    settings = Training(epochs=10_000, batch_size=work.batch_size, precision=work.precision)
+    settings = TrainingSettings(epochs=10_000, batch_size=work.batch_size, precision=work.precision)
 
-    def start() -> _Fit:
-        return _Fit(model, examples, examples[:1], settings, None, ())
+    def start() -> Trainer:
+        return Trainer(model, examples, examples[:1], settings)
 
     works = {"kept features": steps_of(start(), work.steps), "first epoch": lambda: steps_of(start(), work.steps)()}
     seconds = in_turns(works, work.rounds)
@@ -172,9 +177,9 @@ def growth(work: Work, sizes: tuple[int, ...]) -> pd.DataFrame:
     for size in sizes:
         grown = Work(work.config, tuple(rng.choices(work.lengths, k=size)), work.batch_size)
         model = Classifier(attach(GPT2.from_pretrained(work.folder), LoRA()), LinearHead(work.config.n_embd, CLASSES))
-        settings = Training(epochs=1, batch_size=work.batch_size, lr=1e-4)
+        settings = TrainingSettings(epochs=1, batch_size=work.batch_size, lr=1e-4)
         began = time.perf_counter()
-        run = _Fit(model, grown.examples, grown.examples[:1], settings, None, ())
+        run = Trainer(model, grown.examples, grown.examples[:1], settings)
         while not run.stopped:
             run.step()
         seconds = time.perf_counter() - began

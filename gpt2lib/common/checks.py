@@ -11,7 +11,7 @@ def check_count(name: str, value, at_least: int = 1) -> None:
 
 def check_dropout(name: str, value: float) -> None:
     """Refuses what is not in [0, 1)."""
-    if not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), not {value!r}")
 
 
@@ -33,3 +33,9 @@ def check_layers(layers: tuple[int, int] | None) -> None:
     whole = isinstance(layers, tuple) and len(layers) == 2 and all(type(n) is int for n in layers)
     if layers is not None and not (whole and 0 <= layers[0] < layers[1]):
         raise ValueError(f"layers must be None or (first, end) with 0 <= first < end, not {layers!r}")
+
+
+def check_token(name: str, value: int | None) -> None:
+    """Refuses what is neither None nor the number of a token."""
+    if value is not None:
+        check_count(name, value, at_least=0)

@@ -51,6 +51,15 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def processes():
+    """accelerate's state: which of how many processes this is. An early PartialState() of its own takes every process of
+    a run on CPUs for the only one."""
+    from accelerate import PartialState  # two seconds of imports that a user of the model alone need not pay
+
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=several and not torch.cuda.is_available())
+
+
 def wait() -> None:
     """Until the GPU, if there is one, has done what it was asked to."""
     if torch.cuda.is_available():

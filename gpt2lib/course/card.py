@@ -2,7 +2,7 @@
 
 from gpt2lib.model.config import GPT2Config
 from gpt2lib.training.checkpoint import Progress
-from gpt2lib.training.settings import Training
+from gpt2lib.training.settings import TrainingSettings
 
 START = {"counts": "factored counts of neighbouring tokens (`pretrain.count_embeddings`)", "random": "random numbers"}
 
@@ -10,7 +10,7 @@ START = {"counts": "factored counts of neighbouring tokens (`pretrain.count_embe
 def model_card(
     name: str,
     config: GPT2Config,
-    settings: Training,
+    settings: TrainingSettings,
     progress: Progress,
     shares: dict[str, float],
     perplexity: dict[str, float],

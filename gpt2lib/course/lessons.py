@@ -12,8 +12,8 @@ from gpt2lib.course.verdicts import Verdicts
 from gpt2lib.data.load import TaskData
 from gpt2lib.model.base import load_base
 from gpt2lib.tasks.prepare import Encoder, prepare
+from gpt2lib.training import TrainingSettings, evaluate, fit
 from gpt2lib.training.optimizer import AdamW
-from gpt2lib.training.trainer import Training, evaluate, fit
 
 
 def check_properties(spec: Spec, base_model: str, check: Verdicts | None = None, seed: int = 0) -> None:
@@ -89,7 +89,7 @@ def comparison(
     learning_rates: dict[str, float],
     data: TaskData,
     base_model: str,
-    settings: Training,
+    settings: TrainingSettings,
     hooks: dict[str, list] | None = None,
     max_length: int | None = None,
 ) -> tuple[dict, pd.DataFrame]:

@@ -14,22 +14,24 @@ class Encoded:
     """One example as the model reads it.
 
     ids: its tokens. label: its class, or None. start: the first token that counts in a language-model loss. task: which
-    of several tasks it belongs to. features: what a frozen body makes of it, [n_embd], once that is computed.
+    of several tasks it belongs to. hidden: what the blocks below number `first` make of it, float32 [len(ids), n_embd]
+    (or [1, n_embd], of its last token alone), once that is computed; see `training.prefix`.
     """
 
     ids: Sequence[int]
     label: int | None = None
     start: int = 1
     task: int = 0
-    features: Tensor | None = field(default=None, repr=False, compare=False)
+    hidden: np.ndarray | None = field(default=None, repr=False, compare=False)
+    first: int = field(default=0, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Examples padded on the right, so that a causal model needs no mask.
 
-    input_ids: [batch, seq]. lengths, starts, tasks: [batch]. labels: [batch], -1 where there is none. features: of a
-    frozen body, [batch, n_embd], or None.
+    input_ids: [batch, seq]. lengths, starts, tasks: [batch]. labels: [batch], -1 where there is none. hidden: where the
+    model goes on from, [batch, seq, n_embd] before block `first` (see `Encoded`), or None for the whole way.
     """
 
     input_ids: Tensor
@@ -37,7 +39,8 @@ class Batch:
     starts: Tensor
     labels: Tensor
     tasks: Tensor
-    features: Tensor | None = None
+    hidden: Tensor | None = None
+    first: int = 0
 
     @classmethod
     def of(cls, examples: Sequence[Encoded], device="cpu") -> "Batch":
@@ -49,16 +52,30 @@ class Batch:
         labels = torch.tensor([-1 if e.label is None else e.label for e in examples])
         tasks = torch.tensor([e.task for e in examples])
         tensors = [input_ids, lengths, starts, labels, tasks]
-        if all(e.features is not None for e in examples):
-            tensors.append(torch.stack([e.features for e in examples]))
-        return cls(*(t.to(device, non_blocking=True) for t in tensors))
+        if all(e.hidden is not None for e in examples):
+            tensors.append(_padded([e.hidden for e in examples]))
+        return cls(*(t.to(device, non_blocking=True) for t in tensors), first=examples[0].first)
+
+    @property
+    def real(self) -> Tensor:
+        """True where a token is no padding: [batch, seq]"""
+        return torch.arange(self.input_ids.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
     def select(self, rows: Tensor) -> "Batch":
         """Some of the rows, without the padding that the others needed. rows: indices."""
         lengths = self.lengths[rows]
-        input_ids = self.input_ids[rows, : int(lengths.max())]
-        features = None if self.features is None else self.features[rows]
-        return Batch(input_ids, lengths, self.starts[rows], self.labels[rows], self.tasks[rows], features)
+        longest = int(lengths.max())
+        hidden = None if self.hidden is None else self.hidden[rows, :longest]
+        part = (t[rows] for t in (self.starts, self.labels, self.tasks))
+        return Batch(self.input_ids[rows, :longest], lengths, *part, hidden, self.first)
+
+
+def _padded(rows: Sequence[np.ndarray]) -> Tensor:
+    """[seq of each, n_embd] -> [batch, longest seq, n_embd], zeros behind the shorter ones"""
+    padded = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[-1]), dtype=rows[0].dtype)
+    for to, row in zip(padded, rows, strict=True):
+        to[: len(row)] = row
+    return torch.from_numpy(padded)
 
 
 def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

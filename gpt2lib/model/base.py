@@ -23,8 +23,7 @@ def load_base(name: str | Path, depth: int | None = None) -> tuple[Decoder, obje
     that cannot be fetched, gpt2-mini's stands in.
     """
     if not str(name).startswith(UNTRAINED):
-        family = FAMILIES[type(config_from_json(pretrained.find(name) / "config.json"))]
-        return family.from_pretrained(name, depth=depth), load_tokenizer(name)
+        return load_model(name, depth), load_tokenizer(name)
     name = name.removeprefix(UNTRAINED)
     model = _untrained(shape_of(name))
     if depth is not None:
@@ -35,6 +34,12 @@ def load_base(name: str | Path, depth: int | None = None) -> tuple[Decoder, obje
         if name not in PUBLISHED:
             raise
         return model, load_tokenizer("gpt2-mini")
+
+
+def load_model(name: str | Path, depth: int | None = None) -> Decoder:
+    """The model alone, of whichever family its config.json names."""
+    family = FAMILIES[type(config_from_json(pretrained.find(name) / "config.json"))]
+    return family.from_pretrained(name, depth=depth)
 
 
 def shape_of(name: str | Path) -> Config:

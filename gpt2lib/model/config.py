@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
-from gpt2lib.common.checks import check_count, check_divides, check_dropout, check_positive
+from gpt2lib.common.checks import check_count, check_divides, check_dropout, check_positive, check_token
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,11 @@ class GPT2Config:
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
             check_count(name, getattr(self, name))
         check_divides("n_head", self.n_head, "n_embd", self.n_embd)
+        check_positive("layer_norm_epsilon", self.layer_norm_epsilon)
         for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
             check_dropout(name, getattr(self, name))
+        for name in ("bos_token_id", "eos_token_id"):
+            check_token(name, getattr(self, name))
 
     @property
     def parameters(self) -> int:
@@ -109,6 +112,10 @@ class LlamaConfig:
             raise ValueError(f"n_embd / n_head = {self.head_dim} is odd; rotary positions turn pairs")
         for name in ("rms_norm_eps", "rope_theta"):
             check_positive(name, getattr(self, name))
+        if not isinstance(self.tie_word_embeddings, bool):
+            raise ValueError(f"tie_word_embeddings must be true or false, not {self.tie_word_embeddings!r}")
+        for name in ("bos_token_id", "eos_token_id"):
+            check_token(name, getattr(self, name))
 
     @property
     def parameters(self) -> int:

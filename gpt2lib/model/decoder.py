@@ -58,6 +58,9 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         position_ids: Tensor | None = None,
         read: Tensor | None = None,
+        hidden: Tensor | None = None,
+        first: int = 0,
+        end: int | None = None,
     ) -> Tensor:
         """Hidden states after the final norm: [batch, seq, n_embd], or [batch, n_embd] at the positions `read`: [batch].
 
@@ -65,6 +68,8 @@ class Decoder(nn.Module):
         is; a batch padded on the right needs none. Positions count real tokens, so that padding changes nothing;
         transformers does so only if it is given the same position_ids. `read` spares the last block all other
         positions; it is for batches without a mask or a cache.
+        end: stop before this block, and give what it would read, without the final norm: [batch, seq, n_embd], or
+        [batch, 1, n_embd] with `read`. hidden: such states of these tokens, to go on from at block `first`.
         Raises ValueError for a mask of the wrong shape, more tokens than n_positions, or `read` with a mask or a cache.
         """
         if read is not None and (attention_mask is not None or cache is not None):
@@ -85,15 +90,18 @@ class Decoder(nn.Module):
         mask = attention_mask_of(attention_mask, seq, past, input_ids.device)
         rotation = self.rotation(position_ids)
 
-        x = self.embed(input_ids, position_ids)  # [batch, seq, n_embd]
-        for i, block in enumerate(self.blocks):
-            last = read if i == len(self.blocks) - 1 else None
+        x = self.embed(input_ids, position_ids) if hidden is None else hidden  # [batch, seq, n_embd]
+        stop = len(self.blocks) if end is None else end
+        for i in range(first, stop):
+            block, last = self.blocks[i], read if i == stop - 1 else None
             if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
                 x = checkpoint(block, x, mask, None, last, *rotation, use_reentrant=False)
             else:
                 x = block(x, mask, cache, last, *rotation)
         if cache is not None:
             cache.length += seq
+        if end is not None:
+            return x
         return self.ln_f(x if read is None else x[:, 0])
 
     @property

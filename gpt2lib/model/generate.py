@@ -1,4 +1,6 @@
-"""Decoding for GPT-2: greedy or sampled, batched, with a key/value cache. `GPT2.generate` is this function."""
+"""Decoding: greedy or sampled, batched, with a key/value cache. `Decoder.generate` is this function."""
+
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -32,7 +34,7 @@ def generate(
     lengths = mask.sum(1)  # [batch]
     if batch == 0 or seq == 0 or lengths.min() < 1:
         raise ValueError("generate needs at least one real token in every row: begin an empty prompt with an end token")
-    if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+    if not temperature >= 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         raise ValueError(
             f"temperature={temperature}, top_k={top_k}, top_p={top_p}: need temperature >= 0, top_k >= 1, 0 < top_p <= 1"
         )
@@ -45,8 +47,6 @@ def generate(
             f"prompt and max_new_tokens={max_new_tokens} make {needed} tokens, more than "
             f"n_positions={model.config.n_positions}; ask for fewer"
         )
-    was_training = model.training
-    model.eval()
 
     # the real tokens of every row moved to the right, in order, so that all rows continue in the same column
     order = mask.argsort(dim=1, stable=True)  # [batch, seq]
@@ -58,19 +58,29 @@ def generate(
     padded = bool((mask == 0).any())
     ended = torch.zeros(batch, dtype=torch.bool, device=ids.device)
     new = []
-    for _ in range(max_new_tokens):
-        h = model(ids, mask if padded else None, cache)
-        token = sample(model.logits(h[:, -1]), temperature, top_k, top_p, generator)  # [batch]
-        if eos_token_id is not None:
-            token = token.masked_fill(ended, eos_token_id)
-            ended |= token == eos_token_id
-        new.append(token)
-        if eos_token_id is not None and ended.all():
-            break
-        ids = token[:, None]
-        mask = torch.cat([mask, mask.new_ones(batch, 1)], dim=1)
-    model.train(was_training)
+    with evaluating(model):
+        for _ in range(max_new_tokens):
+            h = model(ids, mask if padded else None, cache)
+            token = sample(model.logits(h[:, -1]), temperature, top_k, top_p, generator)  # [batch]
+            if eos_token_id is not None:
+                token = token.masked_fill(ended, eos_token_id)
+                ended |= token == eos_token_id
+            new.append(token)
+            if eos_token_id is not None and ended.all():
+                break
+            ids = token[:, None]
+            mask = torch.cat([mask, mask.new_ones(batch, 1)], dim=1)
     return torch.cat([input_ids, torch.stack(new, dim=1)], dim=1)
+
+
+@contextmanager
+def evaluating(model):
+    """Dropout off for a while; the mode is what it was afterwards, whatever happens."""
+    was_training = model.training
+    try:
+        yield model.eval()
+    finally:
+        model.train(was_training)
 
 
 def sample(
@@ -83,7 +93,9 @@ def sample(
     """
     if temperature == 0:
         return logits.argmax(-1)
-    logits = logits.float() / temperature
+    logits = logits.float()
+    # the likeliest token's becomes 0, which no temperature moves: all stay finite where a tiny one would make them inf
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, torch.finfo(torch.float32).tiny)
     if top_k is not None and top_k < logits.shape[-1]:
         kth = logits.topk(top_k).values[:, -1:]  # [batch, 1]
         logits = logits.masked_fill(logits < kth, float("-inf"))

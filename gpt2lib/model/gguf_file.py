@@ -129,7 +129,7 @@ def convert(path: Path, folder: Path) -> None:
     tensors = {}
     for tensor in tqdm(reader.tensors, desc=f"converting {path.name}, once", unit="tensor"):
         try:
-            weight = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).clone()
+            weight = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
         except NotImplementedError:
             raise ValueError(
                 f"{path}: {tensor.name} is of type {tensor.tensor_type.name}, which gguf cannot read"

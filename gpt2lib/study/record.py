@@ -4,15 +4,14 @@ import hashlib
 from pathlib import Path
 
 import pandas as pd
-from accelerate import PartialState
 
 from gpt2lib import adapters
-from gpt2lib.common.machine import environment
+from gpt2lib.common.machine import environment, processes
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.data.load import TaskData
 from gpt2lib.tasks.prepare import write_submission
+from gpt2lib.training import TrainingSettings, predict, trained_parameters
 from gpt2lib.training.checkpoint import Progress
-from gpt2lib.training.trainer import Training, predict, trained_parameters
 
 
 def write_run(
@@ -21,7 +20,7 @@ def write_run(
     model,
     encoder,
     progress: Progress,
-    settings: Training,
+    settings: TrainingSettings,
     metrics: dict,
     predictions: list,
     base_model: str,
@@ -41,7 +40,7 @@ def write_run(
     dev = encoder(data.dev, score_from_prompt=True)
     if data.classes and data.test:  # several processes share the work; one writes
         test_predictions = [p for p, _ in predict(model, encoder(data.test), settings.batch_size)]
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return
     folder.mkdir(parents=True, exist_ok=True)
     rows = {"id": [e.id for e in data.dev]}
@@ -104,7 +103,7 @@ def write_pretraining(
     folder: str | Path,
     model,
     progress: Progress,
-    settings: Training,
+    settings: TrainingSettings,
     metrics: dict,
     name: str,
     source: str,
@@ -131,7 +130,7 @@ def write_pretraining(
     )
 
 
-def _settings(settings: Training) -> dict:
+def _settings(settings: TrainingSettings) -> dict:
     return {name: getattr(settings, name) for name in ("batch_size", "lr", "weight_decay", "precision", "seed")}
 
 

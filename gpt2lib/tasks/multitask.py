@@ -22,7 +22,7 @@ class MultiTask(nn.Module):
     follows is the mean of the tasks' dev losses.
     """
 
-    metric, sign = "loss", -1
+    metric, sign, reads_last_token = "loss", -1, False
 
     def __init__(self, tasks: dict[str, Classifier | LanguageModel]):
         super().__init__()

@@ -1,9 +1,12 @@
-"""Training: settings, AdamW, objectives, the loop with its checkpoints, and evaluation.
+"""Training: settings, AdamW, objectives, the loop with its checkpoints, the frozen prefix, and evaluation.
 
 It trains whatever requires a gradient and knows no adapter; adapters bring hooks, tasks bring heads and examples.
 """
 
-from gpt2lib.training.settings import Training
-from gpt2lib.training.trainer import evaluate, fit, predict, trained_parameters
+from gpt2lib.training.evaluate import evaluate, predict
+from gpt2lib.training.settings import TrainingSettings
+from gpt2lib.training.trainer import Trainer, fit, trained_parameters
 
-__all__ = ["Training", "evaluate", "fit", "predict", "trained_parameters"]
+Training = TrainingSettings  # until every caller has the new name
+
+__all__ = ["Trainer", "Training", "TrainingSettings", "evaluate", "fit", "predict", "trained_parameters"]

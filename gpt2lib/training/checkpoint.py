@@ -35,9 +35,11 @@ class Progress:
 class Checkpoint:
     """checkpoint.pt in a folder, replaced in one step, and progress.json beside it; nothing at all without a folder."""
 
-    def __init__(self, folder: str | Path | None, fingerprint: str, writes: bool):
+    def __init__(self, folder: str | Path | None, identity: dict[str, str], writes: bool):
+        """identity: what makes the run this one, by what it is called ("the adapter", say); a checkpoint of a run that
+        differs in any of it is refused."""
         self.folder = None if folder is None else Path(folder)
-        self.fingerprint = fingerprint
+        self.identity = identity
         self.writes = writes and folder is not None
 
     def load(self) -> dict | None:
@@ -48,13 +50,16 @@ class Checkpoint:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many types for a damaged file
             raise ValueError(f"{path}: damaged ({type(error).__name__}); delete it to start this run again") from None
-        if state["fingerprint"] != self.fingerprint:
-            raise ValueError(f"{path}: written with other settings, data or model; delete it or use another folder")
+        known = state.get("identity", {})
+        if other := [name for name, value in self.identity.items() if known.get(name) != value]:
+            raise ValueError(
+                f"{path}: another run wrote it, with other {', '.join(other)}; delete it or use another folder"
+            )
         return state
 
     def save(self, **state) -> None:
         if self.writes:
-            content = state | {"fingerprint": self.fingerprint}
+            content = state | {"identity": self.identity}
             path = self.folder / "checkpoint.pt"
             try:
                 write_whole(path, lambda partial: torch.save(content, partial))

@@ -1,11 +1,7 @@
-"""What stands on top of GPT-2 for training: a classifier that reads the last token, and a language model.
-
-Both speak the protocol of `training.fit`: forward(batch) is the summed loss, weight(example) what an example counts in
-the mean, predict(batch) one prediction an example, metrics(predictions, examples) a dictionary; `metric` names the one
-that early stopping follows and `sign` is +1 where higher is better.
-"""
+"""What is trained for: the protocol of `Trainer`, and its two objectives, a class and the next token."""
 
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +12,31 @@ from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.decoder import Decoder
 
 LOGITS_AT_ONCE = 2**26  # numbers of the vocabulary-sized matrix that exist at a time: 256 MB in float32
+
+
+class Objective(Protocol):
+    """What `Trainer` trains: a torch module that holds a model (`body`) and says how good it is.
+
+    metric: the one of `metrics` that the best epoch is chosen by; sign: +1 where higher is better, else -1.
+    reads_last_token: whether nothing but the last token's hidden state is read.
+    """
+
+    body: nn.Module
+    metric: str
+    sign: int
+    reads_last_token: bool
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The summed loss of a batch; its mean is over the examples' `weight`."""
+
+    def weight(self, example: Encoded) -> int:
+        """What an example counts in the mean."""
+
+    def predict(self, batch: Batch) -> list:
+        """One prediction an example."""
+
+    def metrics(self, predictions: list, examples: list[Encoded]) -> dict[str, float]:
+        """All metrics, "loss" among them."""
 
 
 class ClozeHead(nn.Module):
@@ -46,7 +67,7 @@ class LinearHead(nn.Linear):
 class Classifier(nn.Module):
     """A class from the hidden state of the last real token."""
 
-    metric, sign = "accuracy", 1
+    metric, sign, reads_last_token = "accuracy", 1, True
 
     def __init__(self, body: Decoder, head: nn.Module):
         super().__init__()
@@ -54,12 +75,11 @@ class Classifier(nn.Module):
 
     def features(self, batch: Batch) -> Tensor:
         """What the head reads: [batch, n_embd]"""
-        return self.body(batch.input_ids, read=batch.lengths - 1)
+        return self.body(batch.input_ids, read=batch.lengths - 1, hidden=batch.hidden, first=batch.first)
 
     def logits(self, batch: Batch) -> Tensor:
         """[batch, classes]"""
-        features = self.features(batch) if batch.features is None else batch.features
-        return self.head(features, self.body.unembedding)
+        return self.head(self.features(batch), self.body.unembedding)
 
     def forward(self, batch: Batch) -> Tensor:
         """Summed cross-entropy."""
@@ -96,7 +116,7 @@ class Classifier(nn.Module):
 class LanguageModel(nn.Module):
     """Next-token prediction. Tokens from `start` on count; padding is dropped before the vocabulary-sized layer."""
 
-    metric, sign = "perplexity", -1
+    metric, sign, reads_last_token = "perplexity", -1, False
 
     def __init__(self, body: Decoder):
         super().__init__()
@@ -104,7 +124,7 @@ class LanguageModel(nn.Module):
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of every token that counts, and the row of the batch that it belongs to: two [tokens]."""
-        h = self.body(batch.input_ids)[:, :-1]  # [batch, seq - 1, n_embd]
+        h = self.body(batch.input_ids, hidden=batch.hidden, first=batch.first)[:, :-1]  # [batch, seq - 1, n_embd]
         target = torch.arange(1, batch.input_ids.shape[1], device=h.device)  # position of each prediction's target
         counts = (target >= batch.starts[:, None]) & (target < batch.lengths[:, None])  # [batch, seq - 1]
         h, targets = h[counts], batch.input_ids[:, 1:][counts]  # [tokens, n_embd], [tokens]

@@ -49,12 +49,16 @@ class AdamW(Optimizer):
                     )
                 state = self.state[p]
                 if not state:
-                    state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+                    state.update(step=0, **{name: torch.zeros_like(p) for name in self._moments(group)})
                 state["step"] += 1
                 by_step.setdefault((state["step"], p.device, p.dtype), []).append(p)
             for (t, _, _), params in by_step.items():
                 self._update(group, t, params)
         return loss
+
+    def _moments(self, group: dict) -> tuple[str, ...]:
+        """What is kept of each parameter's gradients, in its own shape."""
+        return ("exp_avg", "exp_avg_sq")
 
     def _update(self, group: dict, t: int, params: list) -> None:
         b1, b2 = group["betas"]
@@ -91,6 +95,9 @@ class Muon(AdamW):
             raise ValueError(f"Muon orthogonalises matrices; give parameters of shape {odd[0]} to `others`")
         groups = [{"params": matrices, "momentum": momentum}, {"params": list(others), "momentum": None}]
         super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def _moments(self, group: dict) -> tuple[str, ...]:
+        return super()._moments(group) if group["momentum"] is None else ("exp_avg",)
 
     def _update(self, group: dict, t: int, params: list) -> None:
         if group["momentum"] is None:

@@ -6,7 +6,7 @@ from gpt2lib.common.checks import check_count
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSettings:
     """How to train. Raises ValueError for a setting out of range.
 
     batch_size: examples per update, over all processes; accumulate: the parts an update's batch is split into.
