@@ -14,9 +14,8 @@ from gpt2lib.data.batches import Encoded, bucketed_batches
 from gpt2lib.model.config import GPT2Config
 from gpt2lib.model.generate import sample
 from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.training import TrainingSettings, fit
 from gpt2lib.training.objectives import LanguageModel
-from gpt2lib.training.settings import Training
-from gpt2lib.training.trainer import fit
 
 
 def recomputing(kind: type[nn.Module]) -> type[nn.Module]:
@@ -72,7 +71,7 @@ def with_fit(model: nn.Module, batches: list[Tensor], lr: float) -> list[float]:
     train = [Encoded(ids.tolist()) for _, ids in sorted(zip(at, rows, strict=True), key=lambda pair: pair[0])]
     body = GPT2(model.config)
     body.load_state_dict(model.state_dict())
-    settings = Training(epochs=1, batch_size=size, lr=lr, warmup=0.1, eval_every=1, seed=0)
+    settings = TrainingSettings(epochs=1, batch_size=size, lr=lr, warmup=0.1, eval_every=1, seed=0)
     return [row["train_loss"] for row in fit(LanguageModel(body), train, train[:1], settings, quiet=True).history]
 
 

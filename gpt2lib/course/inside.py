@@ -3,6 +3,8 @@
 Works for every family and with an adapter attached: nothing in the model is changed for it.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gpt2lib.adapters.lora import LoRALinear
+from gpt2lib.data.batches import Batch
 from gpt2lib.model.decoder import Decoder
 
 
@@ -77,3 +81,57 @@ def induction(patterns: Tensor) -> Tensor:
     it reads: [n_layer, batch, n_head, seq, seq] -> [n_layer, n_head] (Olsson et al. 2022, arXiv 2209.11895)."""
     length = patterns.shape[-1] // 2
     return patterns[..., length:, :].diagonal(1, -2, -1).mean((1, -1))
+
+
+@contextmanager
+def without_heads(model: Decoder, heads: Iterable[tuple[int, int]]) -> Iterator[None]:
+    """Inside, these heads, (block, head) each, add nothing to what passes through: what they write enters `o` as zeros."""
+    size, hooks = model.config.head_dim, []
+
+    def silence(head):
+        def hook(_, inputs):
+            z = inputs[0].clone()  # [batch, seq, n_head * head_dim]
+            z[..., head * size : (head + 1) * size] = 0
+            return (z, *inputs[1:])
+
+        return hook
+
+    try:
+        for block, head in heads:
+            hooks.append(model.blocks[block].attn.o.register_forward_pre_hook(silence(head)))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def answers_by_block(model: Decoder, batch: Batch, answers: tuple[int, int]) -> Tensor:
+    """The logit of the second answer less that of the first at the last real token, by the lens: [n_layer + 1, batch]."""
+    hidden = look_inside(model, batch.input_ids).hidden  # padding on the right is seen by no real token
+    last = hidden[:, torch.arange(len(batch.lengths)), batch.lengths - 1]  # [n_layer + 1, batch, n_embd]
+    no, yes = model.logits(model.ln_f(last))[..., list(answers)].unbind(-1)
+    return yes - no
+
+
+def low_rank(delta: Tensor, rank: int) -> Tensor:
+    """The matrix of at most this rank that is nearest to `delta` (Eckart and Young 1936): [d_out, d_in] -> the same."""
+    u, s, v = torch.linalg.svd(delta, full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ v[:rank]
+
+
+@contextmanager
+def updates_of_rank(model: Decoder, rank: int) -> Iterator[None]:
+    """Inside, every LoRA layer's update B A is the nearest matrix of at most this rank."""
+    layers = [layer for layer in model.modules() if isinstance(layer, LoRALinear)]
+    kept = [(layer.A.data, layer.B.data) for layer in layers]
+    try:
+        for layer in layers:
+            u, s, v = torch.linalg.svd(layer.B.data @ layer.A.data, full_matrices=False)
+            size = layer.A.shape[0]
+            s = torch.where(torch.arange(size) < rank, s[:size], 0)
+            layer.B.data, layer.A.data = u[:, :size] * s, v[:size]
+        yield
+    finally:
+        for layer, (a, b) in zip(layers, kept, strict=True):
+            layer.A.data, layer.B.data = a, b

@@ -6,7 +6,6 @@ A function draws; `explore` gives it sliders. The still picture is what it draws
 import html
 from collections.abc import Callable
 
-import torch
 from IPython import get_ipython
 from IPython.display import HTML, display
 from ipywidgets import Text, interactive
@@ -42,9 +41,3 @@ def token_strip(tokenizer, text: str) -> HTML:
         piece = html.escape(tokenizer.decode([token]).replace(" ", "_").replace("\n", "\\n"))
         boxes.append(f'<span style="{style}{COLOURS[i % len(COLOURS)]}">{piece}<br><small>{token}</small></span>')
     return HTML(f"<div>{''.join(boxes)}</div><div>{len(ids)} tokens for {len(text)} characters</div>")
-
-
-def truncated(delta: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best approximation of a matrix by one of a rank (Eckart and Young 1936), and all singular values of the matrix."""
-    u, s, v = torch.linalg.svd(delta, full_matrices=False)
-    return (u[:, :rank] * s[:rank]) @ v[:rank], s

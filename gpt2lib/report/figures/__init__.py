@@ -14,7 +14,16 @@ from gpt2lib.report.figures.adapters import (
 from gpt2lib.report.figures.bases import attention_maps, positions, pretraining, trials
 from gpt2lib.report.figures.benchmarks import two_sides, waterfall
 from gpt2lib.report.figures.comparison import cost, methods, overlap_floors, sonnet_scores
-from gpt2lib.report.figures.inside import gradient_norms, next_tokens, rate_sweep
+from gpt2lib.report.figures.inside import (
+    answers_by_block,
+    gradient_norms,
+    head_grid,
+    head_scores,
+    lens_table,
+    next_tokens,
+    rate_sweep,
+    truncation,
+)
 from gpt2lib.report.figures.theme import COLOURS, TASK_TITLES, in_order, method_colour, ordered
 from gpt2lib.report.figures.theory import accuracy_over_alpha, best_alphas, gain_map, small_data
 from gpt2lib.report.figures.training import confusion, curves, learning_curve, learning_curves, rates
@@ -25,6 +34,7 @@ __all__ = [
     "accuracy_over_alpha",
     "alpha_agreement",
     "alpha_paths",
+    "answers_by_block",
     "attention_maps",
     "best_alphas",
     "confusion",
@@ -32,9 +42,12 @@ __all__ = [
     "curves",
     "gain_map",
     "gradient_norms",
+    "head_grid",
+    "head_scores",
     "in_order",
     "learning_curve",
     "learning_curves",
+    "lens_table",
     "method_colour",
     "methods",
     "next_tokens",
@@ -51,6 +64,7 @@ __all__ = [
     "splines",
     "token_graph",
     "trials",
+    "truncation",
     "two_sides",
     "waterfall",
 ]
