@@ -11,9 +11,10 @@ from gpt2lib.report.figures.adapters import (
     splines,
     token_graph,
 )
-from gpt2lib.report.figures.bases import attention_maps, positions, pretraining, trials
+from gpt2lib.report.figures.bases import attention_maps, block_ranges, needs, positions, pretraining, trials
 from gpt2lib.report.figures.benchmarks import two_sides, waterfall
-from gpt2lib.report.figures.comparison import cost, methods, overlap_floors, sonnet_scores
+from gpt2lib.report.figures.comparison import methods
+from gpt2lib.report.figures.costs import cost
 from gpt2lib.report.figures.inside import (
     answers_by_block,
     gradient_norms,
@@ -24,19 +25,19 @@ from gpt2lib.report.figures.inside import (
     rate_sweep,
     truncation,
 )
-from gpt2lib.report.figures.theme import COLOURS, TASK_TITLES, in_order, method_colour, ordered
+from gpt2lib.report.figures.sonnets import overlap_floors, sonnet_scores
+from gpt2lib.report.figures.theme import in_order, method_colour, ordered, title
 from gpt2lib.report.figures.theory import accuracy_over_alpha, best_alphas, gain_map, small_data
 from gpt2lib.report.figures.training import confusion, curves, learning_curve, learning_curves, rates
 
 __all__ = [
-    "COLOURS",
-    "TASK_TITLES",
     "accuracy_over_alpha",
     "alpha_agreement",
     "alpha_paths",
     "answers_by_block",
     "attention_maps",
     "best_alphas",
+    "block_ranges",
     "confusion",
     "cost",
     "curves",
@@ -50,6 +51,7 @@ __all__ = [
     "lens_table",
     "method_colour",
     "methods",
+    "needs",
     "next_tokens",
     "ordered",
     "overlap_floors",
@@ -62,6 +64,7 @@ __all__ = [
     "small_data",
     "sonnet_scores",
     "splines",
+    "title",
     "token_graph",
     "trials",
     "truncation",

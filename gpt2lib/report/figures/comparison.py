@@ -1,94 +1,113 @@
-"""Figures that compare methods: results with their intervals and floors, what they cost, and sonnets by their scores."""
+"""Figures that compare methods: results beside their differences from LoRA, what they cost, and sonnets by their scores."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from gpt2lib.report.figures.theme import (
-    COLOURS,
-    FLOOR_STYLES,
-    PALETTE,
-    TASK_TITLES,
-    done,
-    in_order,
-    method_colour,
-)
+from gpt2lib.report.figures.theme import FLOOR_STYLES, GREY, MAIN, done, method_of, panels, title
+
+LEVEL = 0.05  # of significance, after Holm's correction
 
 
-def methods(table: pd.DataFrame) -> Figure:
-    """Dev accuracy (or perplexity) of every method with its 95 % interval, a panel a task; floors are dashed lines."""
+def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Figure:
+    """Dev accuracy (or perplexity) of every method with its 95 % interval, the best on top, variants of a method together;
+    beside it the paired difference from LoRA where there are comparisons. A block a task; floors are vertical lines.
+
+    table: of `report.summarise`. comparisons: of `statistics.comparisons`; a mark is filled where the difference is
+    significant after Holm's correction.
+    """
     tasks = list(dict.fromkeys(table["task"]))
-    names = in_order(table.loc[table["seconds"].notna(), "method"])[::-1]
-    figure, axes = plt.subplots(
-        1, len(tasks), figsize=(1.9 * len(tasks) + 1.2, 0.24 * len(names) + 1.1), sharey=True, squeeze=False
-    )
-    for axis, task in zip(axes[0], tasks, strict=True):
+    beside = 1 if comparisons is None else 2
+    columns = min(2, len(tasks))
+    lines = -(-len(tasks) // columns)
+    count = table[table["seconds"].notna()].groupby("task")["method"].nunique().max()
+    figure, axes = panels(lines, columns * beside, height=lines * (0.145 * count + 0.6) + 0.3)
+    axes = axes.reshape(lines * columns, beside)
+    for block, task in zip(axes, tasks, strict=False):
         rows = table[table["task"] == task].set_index("method")
-        for i, name in enumerate(names):
-            if name in rows.index:
-                row = rows.loc[name]
-                error = np.maximum(0, [[row["value"] - row["low"]], [row["high"] - row["value"]]])
-                axis.errorbar(row["value"], i, xerr=error, fmt="o", color=method_colour(name), capsize=2)
-        for name, style in FLOOR_STYLES.items():
-            if name in rows.index:
-                axis.axvline(rows.loc[name, "value"], color=COLOURS["floor"], linestyle=style, label=name)
-        axis.set_yticks(range(len(names)), names)
-        axis.set(
-            title=TASK_TITLES.get(task, task), xlabel=f"dev {rows['metric'].iloc[0]}", ylim=(-0.6, len(names) - 0.4)
+        names = _best_first(rows)
+        _results(block[0], rows, names, title(task) + " (lower is better)" * (rows["metric"].iloc[0] == "perplexity"))
+        if beside == 2:
+            of_task = comparisons[comparisons["task"] == task].set_index("method")
+            _differences(block[1], of_task, names, points=rows["metric"].iloc[0] == "accuracy")
+    for unused in axes[len(tasks) :].flat:
+        unused.remove()
+    handles = [Line2D([], [], color=GREY, linestyle=style, label=name) for name, style in FLOOR_STYLES.items()]
+    handles = [handle for handle in handles if handle.get_label() in set(table["method"])]
+    if beside == 2:
+        dot = dict(color=MAIN, marker="o", linestyle="none", markersize=4)
+        handles += [Line2D([], [], **dot, label="significant (Holm)")]
+        handles += [Line2D([], [], **dot, markerfacecolor="white", label="not significant")]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside upper center", ncol=5, frameon=False, columnspacing=1.2, handlelength=1.8
         )
-    return done(figure, legend=True)
-
-
-def cost(table: pd.DataFrame) -> Figure:
-    """Dev accuracy (or perplexity) against trained parameters, training time and peak memory: three different claims.
-    Grey: the best that can be had for no more than that cost (the Pareto front)."""
-    trained = table[table["seconds"].notna()]
-    panels = [("trained_params", "trained parameters", 1), ("seconds", "training time (min)", 60)]
-    panels.append(("peak_memory_mb", "peak memory (MB)", 1))
-    tasks = list(dict.fromkeys(trained["task"]))
-    figure, axes = plt.subplots(len(tasks), 3, figsize=(7.6, 1.6 * len(tasks) + 0.6), squeeze=False)
-    for line, task in zip(axes, tasks, strict=True):
-        rows = trained[trained["task"] == task]
-        sign = -1 if rows["metric"].iloc[0] == "perplexity" else 1
-        for axis, (column, label, unit) in zip(line, panels, strict=True):
-            ordered = rows.sort_values(column)
-            best = sign * (sign * ordered["value"]).cummax()
-            axis.step(ordered[column] / unit, best, where="post", color=COLOURS["floor"], linewidth=0.8)
-            for row in rows.itertuples():
-                axis.plot(
-                    getattr(row, column) / unit, row.value, "o", color=method_colour(row.method), label=row.method
-                )
-            axis.set(xlabel=label if task == tasks[-1] else "")
-        line[0].set_xscale("log")
-        line[0].set_ylabel(f"{TASK_TITLES.get(task, task)}\n{rows['metric'].iloc[0]}")
-    return done(figure, legend=True)
-
-
-def sonnet_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """chrF of every method's sonnets and of completions that know nothing (grey), whole and continuation only; dotted
-    lines are published scores."""
-    figure, axes = plt.subplots(1, 2, figsize=(7.6, 0.32 * len(table) + 1.1), sharey=True)
-    for axis, convention in zip(axes, ("whole", "continuation"), strict=True):
-        colours = [method_colour(method) for method in table["method"]]
-        axis.barh(table["method"], table[f"chrf_{convention}"], color=colours)
-        for _, row in published.iterrows():
-            axis.axvline(row["value"], color="black", linestyle=":")
-            axis.text(row["value"], -0.6, f" {row['value']:g}", fontsize=6, va="bottom", ha="center")
-        axis.set_xlabel(f"chrF, {convention}" + (" sonnet" if convention == "whole" else " only"))
-        axis.grid(axis="y", visible=False)
-    axes[0].invert_yaxis()
     return done(figure)
 
 
-def overlap_floors(table: pd.DataFrame) -> Figure:
-    """chrF of a model and of the floors, in both conventions. table: one row each, with chrf_whole, chrf_continuation."""
-    figure, axes = plt.subplots(1, 2, figsize=(6.4, 0.35 * len(table) + 1.0), sharey=True)
-    for axis, convention in zip(axes, ("whole", "continuation"), strict=True):
-        floor = table.index.str.startswith("given")
-        colours = [COLOURS["floor"] if f else PALETTE[1] for f in floor]
-        axis.barh(table.index, table[f"chrf_{convention}"], color=colours)
-        axis.set(xlabel=f"chrF, {convention}")
-        axis.invert_yaxis()
-    axes[1].invert_yaxis()  # shared: turned twice
-    return done(figure)
+def _best_first(rows: pd.DataFrame) -> list[str]:
+    """The methods of one task, the best first; variants of one method stand together, by rank where they have one."""
+    trained = rows[rows["seconds"].notna()]
+    sign = -1 if rows["metric"].iloc[0] == "perplexity" else 1
+    families = trained.assign(score=sign * trained["value"], family=[method_of(name) for name in trained.index])
+    families["best"] = families.groupby("family")["score"].transform("max")
+    ranks = pd.to_numeric(families["rank"], errors="coerce") if "rank" in families else pd.Series(0, families.index)
+    by_rank = families.index.str.contains(" r=") | families["family"].isin(
+        [method_of(name) for name in families.index if " r=" in name]
+    )
+    families["within"] = np.where(by_rank, ranks, -families["score"])
+    return list(families.sort_values(["best", "family", "within"], ascending=[False, True, True]).index)
+
+
+def _results(axis: Axes, rows: pd.DataFrame, names: list[str], heading: str) -> None:
+    metric = rows["metric"].iloc[0]
+    unit = 100 if metric == "accuracy" else 1
+    shown = unit * rows.loc[names, ["value", "low", "high"]]
+    y = np.arange(len(names))
+    error = np.maximum(0, [shown["value"] - shown["low"], shown["high"] - shown["value"]])
+    axis.errorbar(shown["value"], y, xerr=error, fmt="o", color=MAIN, elinewidth=1)
+    low, high = shown["low"].min(), shown["high"].max()
+    beyond = []
+    room = 0.9 * (high - low)  # a floor further off would squeeze everything else: it is named above
+    for name, style in FLOOR_STYLES.items():
+        if name in rows.index:
+            value = unit * rows.loc[name, "value"]
+            if low - room <= value <= high + room:
+                axis.axvline(value, color=GREY, linestyle=style, linewidth=1, zorder=1)
+            else:
+                beyond.append(f"← {value:.0f} {name}" if value < low else f"{name} {value:.0f} →")
+    if beyond:
+        place = dict(transform=axis.transAxes, va="bottom", ha="right", fontsize=6, color=GREY)
+        axis.text(1, 1.01, ", ".join(beyond), **place)
+    _rows(axis, names)
+    axis.set_yticks(y, [title(name) for name in names])
+    axis.set_title(heading, loc="left", fontweight="bold", pad=10 if beyond else None)
+    axis.set_xlabel("dev accuracy (%)" if metric == "accuracy" else f"dev {metric}")
+
+
+def _differences(axis: Axes, rows: pd.DataFrame, names: list[str], points: bool) -> None:
+    axis.axvline(0, color=GREY, linewidth=1, zorder=1)
+    for i, name in enumerate(names):
+        if name in rows.index:
+            row = rows.loc[name]
+            error = np.maximum(0, [[row["difference"] - row["low"]], [row["high"] - row["difference"]]])
+            face = MAIN if row["p_holm"] < LEVEL else "white"
+            axis.errorbar(row["difference"], i, xerr=error, fmt="o", color=MAIN, markerfacecolor=face, elinewidth=1)
+        else:
+            axis.plot(0, i, "D", color=GREY, markersize=3)  # LoRA itself
+    _rows(axis, names)
+    axis.set_yticks(range(len(names)), [])
+    axis.set_xlabel("minus LoRA (points)" if points else "minus LoRA (nats)")
+
+
+def _rows(axis: Axes, names: list[str]) -> None:
+    """A line a method, the first on top, with a band behind the variants of one."""
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+    families = [method_of(name) for name in names]
+    for family in dict.fromkeys(families):
+        if families.count(family) > 1:
+            first = families.index(family)
+            axis.axhspan(first - 0.5, first + families.count(family) - 0.5, color="0.94", zorder=0, linewidth=0)
