@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDY ?= mini
 TOKENIZER ?= gpt2
 
-.PHONY: demo test lab study report benchmarks notebooks format
+.PHONY: demo test lab study report site benchmarks notebooks format
 .DEFAULT_GOAL := demo
 
 .venv/ready: requirements.txt requirements-smollm2.txt pyproject.toml
@@ -19,8 +19,8 @@ demo: .venv/ready  ## the whole length on toy data: study, figures, report/demo.
 	$(BIN)/gpt2lib report --study demo
 
 test: .venv/ready  ## everything that CI checks
-	$(BIN)/ruff check gpt2lib tests tools notebooks
-	$(BIN)/ruff format --check gpt2lib tests tools notebooks
+	$(BIN)/ruff check gpt2lib tests tools notebooks site
+	$(BIN)/ruff format --check gpt2lib tests tools notebooks site
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lab: .venv/ready  ## the notebooks in JupyterLab
@@ -32,6 +32,9 @@ study: .venv/ready  ## make study STUDY=mini|paper|demo: runs, tables, figures, 
 
 report: .venv/ready  ## figures and PDF from the committed tables; trains nothing
 	$(BIN)/gpt2lib report --study $(STUDY)
+
+site: .venv/ready  ## the course and the report as web pages, build/site/index.html; executes nothing, fetches nothing
+	$(BIN)/python tools/make_site.py
 
 MEASURE := $(BIN)/papermill --cwd notebooks notebooks/21_benchmarks.ipynb
 REAL := source: "", out: ../report/results
@@ -51,5 +54,5 @@ notebooks: .venv/ready  ## execute all pairs from their .py halves and bring bot
 	$(BIN)/ruff format --quiet notebooks
 
 format: .venv/ready
-	$(BIN)/ruff check --fix gpt2lib tests tools notebooks
-	$(BIN)/ruff format gpt2lib tests tools notebooks
+	$(BIN)/ruff check --fix gpt2lib tests tools notebooks site
+	$(BIN)/ruff format gpt2lib tests tools notebooks site

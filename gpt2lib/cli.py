@@ -9,11 +9,14 @@ import click
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gpt2lib")
-def cli():
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+@click.pass_obj
+def cli(state, debug):
     """GPT-2 from scratch, and adapters that train few of its parameters.
 
     Studies run notebooks in batches; the report is built from the tables they leave.
     """
+    state["debug"] = debug
 
 
 @cli.command()
@@ -37,26 +40,33 @@ def cli():
     "--rehearse", is_flag=True, help="Two updates of every kind of run, on toy data and random weights of its size."
 )
 @click.option("--collect", "collect_only", is_flag=True, help="Collect what is done; run nothing.")
-def study(study, runs, results, jobs, engine, address, plan_only, tflops, rehearse, collect_only):
+@click.option("--keep-collected", is_flag=True, help="Runs whose rows are in the collected table count as done.")
+@click.option("--force", is_flag=True, help="Collect even if the table loses rows of runs that are no longer planned.")
+def study(
+    study, runs, results, jobs, engine, address, plan_only, tflops, rehearse, collect_only, keep_collected, force
+):
     """Do the runs of a study that are missing, and collect all results.
 
     FILE is a TOML file such as notebooks/studies/demo.toml. A run that was interrupted goes on from its last
-    checkpoint; a failed one does not stop the others and is named at the end.
+    checkpoint; a failed one does not stop the others and is named at the end. Collecting combines: rows of runs that were
+    done elsewhere stay.
     """
     from gpt2lib.study.engines import Processes, Ray
     from gpt2lib.study.runner import Study
 
     if address and engine != "ray":
         raise click.UsageError("--address is for --engine ray")
-    batch = Study(study, runs, rehearse)
+    if rehearse and (keep_collected or collect_only):
+        raise click.UsageError("a rehearsal is not collected")
+    batch = Study(study, runs, rehearse, results if keep_collected else None)
     if plan_only:
         _show_plan(batch, tflops)
         return
     errors = {}
     if not collect_only:
         errors = batch.run(Ray(jobs, address) if engine == "ray" else Processes(jobs), click.echo)
-    if not rehearse and (collect_only or any(map(batch.done, batch.runs))):
-        click.echo(f"collected into {batch.collect(results)}")
+    if not rehearse and (collect_only or batch.here):
+        click.echo(f"collected into {batch.collect(results, force)}")
     for name, error in errors.items():
         click.echo(f"failed: {name}: {error}", err=True)
     if errors:
@@ -71,8 +81,8 @@ def _show_plan(batch, tflops: float | None) -> None:
     click.echo(f"{'':7} {'hours':>6} {'GB':>5} {'trained':>11}  run: notebook(parameters)")
     for run in batch.runs:
         settings = ", ".join(f"{key}={value}" for key, value in run.parameters.items())
-        if run.trials and run.name not in run.trials:
-            settings += f", {run.tuned}=best of {', '.join(f'{value:g}' for value in run.trials.values())}"
+        if run.trials:
+            settings += f", {run.tuned}=best of {', '.join(dict.fromkeys(map(str, run.trials.values())))}"
         cost, done = estimate(run), batch.done(run)
         columns = f"{'?':>6} {'?':>5} {'?':>11}"
         if cost:
@@ -110,23 +120,25 @@ def data(source, tasks):
 @cli.command()
 @click.argument("predictions")
 @click.argument("labels")
-def score(predictions, labels):
+@click.option("--write", is_flag=True, help="Keep the accuracies, in report/results/STUDY-scores.csv.")
+def score(predictions, labels, write):
     """Score a study's test predictions against a table of true labels.
 
     PREDICTIONS is a file such as report/results/mini-test.parquet; LABELS is the course's test table with its label
-    column filled. The accuracies are printed, and written as the column test_accuracy of the study's table.
+    column filled. The accuracies are printed; with --write they are kept in STUDY-scores.csv beside the predictions, too.
     """
     from gpt2lib.tasks.scoring import score
 
-    click.echo(score(predictions, labels).to_string(index=False, float_format="{:.4f}".format))
+    click.echo(score(predictions, labels, write).to_string(index=False, float_format="{:.4f}".format))
 
 
 def main() -> None:
-    """Entry point: what is wrong with the input is one line on stderr and exit code 2."""
+    """Entry point: what is wrong with the input is one line on stderr and exit code 2; a fault of ours is exit code 1."""
     # ended politely by a scheduler, or by a shell that made us ignore Ctrl-C: stop the notebooks that are running, too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    state = {"debug": False}
     try:
-        cli(standalone_mode=False)
+        cli(standalone_mode=False, obj=state)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted; the same command goes on from here", err=True)
         sys.exit(130)
@@ -136,10 +148,17 @@ def main() -> None:
             f"gpt2lib: {error.format_message()} (see {context.command_path if context else 'gpt2lib'} --help)", err=True
         )
         sys.exit(error.exit_code)
-    except (ValueError, OSError, KeyError) as error:
-        message = error.args[0] if isinstance(error, KeyError) else error
-        click.echo(f"gpt2lib: {message}", err=True)
-        sys.exit(2)
+    except Exception as error:
+        if state["debug"]:
+            raise
+        if isinstance(error, ValueError | OSError):
+            click.echo(f"gpt2lib: {error}", err=True)
+            sys.exit(2)
+        last = (str(error).strip().splitlines() or [""])[-1]
+        click.echo(
+            f"gpt2lib: a fault of gpt2lib, {type(error).__name__}: {last} (gpt2lib --debug ... shows where)", err=True
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ import pandas as pd
 import torch
 
 from gpt2lib import GPT2, GPT2Config, report
+from gpt2lib.common.checks import check_name
 from gpt2lib.course import card, show
 from gpt2lib.data import pretraining, tokenize
 from gpt2lib.model.base import load_tokenizer
@@ -65,6 +66,7 @@ from gpt2lib.study.record import write_pretraining
 from gpt2lib.training import TrainingSettings, evaluate, fit
 from gpt2lib.training.objectives import LanguageModel
 
+check_name("name", name)
 folder = Path(out or tempfile.mkdtemp()) / name
 share = dict(zip(parts, shares, strict=True))
 

@@ -117,8 +117,8 @@ table
 # %% [markdown]
 # ## The graph over a sentence
 #
-# Arcs lead from each token back to those that it takes from, as thick as its attention (heads averaged; the loops to
-# itself are left out), in the last block.
+# In the last block, a row for the token that takes: how similar each two are, which are joined (the most similar, and
+# each with itself), and how much each takes from each (heads averaged).
 
 # %%
 text = data.dev[0].text
@@ -131,7 +131,8 @@ with torch.no_grad():
     attention, _ = block.attend(seen["h"], None)  # [1, heads, seq, seq]
 handle.remove()
 tokens = [tokenizer.decode([i]) for i in ids[0]]
-figures.token_graph(attention[0].numpy(), tokens)
+unit = torch.nn.functional.normalize(seen["h"][0], dim=-1)
+figures.token_graph(attention[0].numpy(), tokens, (unit @ unit.T).numpy())
 
 # %% tags=["nbval-check-output"]
 joined = (attention[0] > 0).sum(-1)

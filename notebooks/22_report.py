@@ -72,9 +72,6 @@ show.check("with 1,101 sentences it reaches 3 points to either side", round(50 *
 methods = report.summarise(runs, examples)
 methods[["task", "method", "metric", "value", "low", "high", "trained_params"]].round(3)
 
-# %%
-figures.methods(methods)
-
 # %% [markdown]
 # **Check.** The table says what the single examples say: an accuracy is the share of examples that were right, and every
 # interval holds its own value.
@@ -98,6 +95,9 @@ show.check("every interval holds its value", bool(holds), inside)
 compared = statistics.comparisons(examples)
 compared.round(3)
 
+# %%
+figures.methods(methods, compared)
+
 # %% tags=["nbval-check-output"]
 show.check("a corrected p is never below its own", bool((compared["p_holm"] >= compared["p"]).all()), compared)
 none = statistics.permutation_p(np.zeros(100))
@@ -112,15 +112,16 @@ figures.learning_curves(history, methods)
 # %% [markdown]
 # ## What they cost
 #
-# Three different claims: parameters trained, time, memory.
+# Three different claims: parameters trained, and the time of a step and the memory as the benchmarks measured them.
 
 # %%
-figures.cost(methods)
+figures.cost(methods, pd.read_csv(report.FOLDER / "results" / "benchmarks.csv"))
 
 # %% [markdown]
 # ## What the sonnets' scores are worth
 #
-# The dotted lines are published scores on the real GPT-2. They stand where completions that know nothing stand.
+# The dotted lines are published scores on the real GPT-2, each in the convention that it seems to follow. They stand where
+# completions that know nothing stand.
 
 # %%
 published = pd.read_csv(report.FOLDER / "published.csv")

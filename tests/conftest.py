@@ -82,6 +82,7 @@ NOTEBOOK = textwrap.dedent("""
     names: list = ["a"]
     base: str = ""
     seed: int = 0
+    select: str = "dev"
     out: str = ""
 
     # %%
@@ -93,6 +94,8 @@ NOTEBOOK = textwrap.dedent("""
         raise ValueError("this run was meant to fail")
     if mode == "exit":
         sys.exit(0)
+    if mode == "diverges":
+        raise FloatingPointError("loss is nan")
     if mode == "slow" and len((folder / "count.txt").read_text()) == 1:
         time.sleep(600)
     if base:
@@ -102,8 +105,10 @@ NOTEBOOK = textwrap.dedent("""
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "model.txt").write_text("weights")
     (folder / "history.csv").write_text("step,accuracy\\n1,0.5\\n")
-    record = {"task": "sst", "method": mode, "base_model": "none", "seed": seed, "metric": "accuracy", "sign": 1}
+    record = {"task": task, "method": mode, "base_model": "none", "seed": seed, "metric": "accuracy", "sign": 1}
     record |= {"metrics": {"accuracy": share - seed / 100}, "versions": {}}
+    if select == "held-out":  # where the middle is best, and the loss tells apart what is equal
+        record["selection"] = {"accuracy": 0.5 - abs(share - 0.5) - seed / 100, "loss": 1 - share}
     (folder / "result.json").write_text(json.dumps(record))
 """)
 
@@ -120,7 +125,7 @@ def study(tmp_path):
 
     def write(content):
         path = tmp_path / "notebooks" / "studies" / "trial.toml"
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 
     return write
@@ -131,7 +136,7 @@ class Inline:
 
     jobs = 1
 
-    def start(self, command, work, lock):
+    def start(self, command, work):
         (work / "log.txt").touch()
         parameters, *cells = NOTEBOOK.split("# %%")[1:]
         names = {}

@@ -52,6 +52,24 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, tmp
     assert len(said.strip().splitlines()) == 1 and "Traceback" not in said
 
 
+def test_a_fault_of_ours_does_not_look_like_a_users(monkeypatch, capsys):
+    from gpt2lib.data import load
+
+    def broken(task, source):
+        return {}[task]
+
+    monkeypatch.setattr(load, "load_task", broken)
+    monkeypatch.setattr(sys, "argv", ["gpt2lib", "data", "sst"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and said.startswith("gpt2lib: a fault of gpt2lib, KeyError: 'sst' (gpt2lib --debug")
+    assert len(said.strip().splitlines()) == 1
+    monkeypatch.setattr(sys, "argv", ["gpt2lib", "--debug", "data", "sst"])
+    with pytest.raises(KeyError):
+        cli.main()
+
+
 def ids(*rows):
     return torch.tensor(rows)
 
@@ -92,11 +110,16 @@ CASES = {
     "not for peft": (lambda model: to_peft(attach(model, KronA()), "x"), "peft's format holds a plain LoRA"),
     "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
     "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
-    "no data": (lambda model: fit(model, [], []), "fit needs examples: 0 to train on"),
+    "no data": (lambda model: fit(model, [], []), "training needs examples: 0 to train on"),
     "epochs": (lambda model: TrainingSettings(epochs=0), "epochs must be an integer of at least 1"),
     "precision": (lambda model: TrainingSettings(precision="fp8"), "precision must be 'float32' or 'bf16'"),
     "corpus": (lambda model: pretraining.corpus("nowhere"), "no .txt or .txt.xz file in nowhere"),
     "no text": (lambda model: pretraining.pack([[]], 0, 8, 1, 0), "there is no text to pack"),
+    "tokens": (lambda model: pretraining.mix({"a": [[1]]}, {"a": 1.0}, 0, 8, 0, 1), "tokens must be an integer of at"),
+    "share of a part": (
+        lambda model: pretraining.mix({"a": [[1]]}, {"a": -1.0}, 0, 8, 9, 1),
+        "every part needs a positive share; 'a' has -1.0",
+    ),
     "factors": (lambda model: pretraining.count_embeddings({}, 0, 8, 9), "8 tokens have no 9 factors"),
     "theory": (lambda model: accuracy(1.0, 1.0, 0.0, 1.0, 1.0, 0.0), "gamma"),
     "adapter's file": (lambda model: adapters.Spec.from_json('{"method": "lorra"}'), "no adapter method is called"),

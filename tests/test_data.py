@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from gpt2lib.data import HASHES, TASKS, find_file, load_task
+from gpt2lib.data import HASHES, TASKS, find_file, load_task, tokenize
 from gpt2lib.data.glue import GLUE
+from gpt2lib.model.base import load_tokenizer
 
 TABLE = "\tid\tsentence\tsentiment\n0\ta1\tA fine film .\t3\n1\tb2\tA dull one .\t1\n"
 
@@ -76,7 +77,7 @@ def test_downloads_are_checked(tmp_path, monkeypatch):
 
 def damaged(toy_folder, tmp_path, name, content) -> None:
     shutil.copytree(toy_folder, tmp_path / "data", dirs_exist_ok=True)
-    (tmp_path / "data" / name).write_text(content, encoding="utf-8")
+    (tmp_path / "data" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,16 @@ def damaged(toy_folder, tmp_path, name, content) -> None:
         (TABLE + "2\tc3\tgood\tnan\n", "line 4: sentiment is 'nan'"),
         (TABLE + "2\tc3\t  \t2\n", "line 4: the sentence is empty"),
         (TABLE + "2\t\tgood\t2\n", "line 4: the id is empty"),
-        (TABLE + '2\tc3\t"an open quote\t2\n3\td4\tswallowed\t1\n', "line 4: 3 columns"),
+        (TABLE + '2\tc3\t"an open quote\t2\n3\td4\tswallowed\t1\n', "line 4: .*a quote is opened and not closed"),
+        (TABLE + '2\tc3\t"an open quote\t2\n3\td4\tswallowed"\t1\n', "line 4: .*a quote is opened and not closed"),
+        (TABLE + '2\tc3\t"closed" early\t2\n', "line 4: no row of a table"),
+        (TABLE + "2\tc3\t" + "x" * 200_000 + "\t2\n", "line 4: no row of a table .*131072"),
+        (TABLE + "2\ta1\tagain\t2\n", "line 4: the id 'a1' is that of line 2, too"),
+        (TABLE + "2\tNA\tgood\t2\n", "line 4: the id 'NA' must be of letters"),
+        (TABLE + "2\ta,b\tgood\t2\n", "line 4: the id 'a,b' must be"),
+        (TABLE + '2\t"c\n3"\tgood\t2\n', r"line 4: the id 'c\\n3' must be"),
+        (TABLE.replace("\tid", "id\tid", 1), "line 1: no column id, or two"),
+        (TABLE.encode() + "2\tc3\tcaf\u00e9\t2\n".encode("latin-1"), "line 4: the byte 0xe9 is not UTF-8"),
     ],
 )
 def test_each_malformed_table_is_one_error_with_its_line(toy_folder, tmp_path, content, message):
@@ -109,12 +119,29 @@ def test_each_malformed_table_is_one_error_with_its_line(toy_folder, tmp_path, c
         ("only a title\n", "line 1: no numbered sonnet"),
         ("1\n\none line\n", "line 1: sonnet 1 has 1 lines"),
         ("1\n\n" + "line\n" * 14 + "\n2\n", "line 18: sonnet 2 has 0 lines"),
+        (("1\n" + "line\n" * 14) * 2, "line 16: the id '1' is that of line 1, too"),
+        (b"1\n" + b"line\n" * 13 + b"caf\xe9\n", "line 15: the byte 0xe9 is not UTF-8"),
     ],
 )
 def test_each_malformed_sonnet_is_one_error_with_its_line(toy_folder, tmp_path, content, message):
     damaged(toy_folder, tmp_path, "sonnets.txt", content)
     with pytest.raises(ValueError, match=rf"sonnets\.txt, {message}"):
         load_task("sonnets", tmp_path / "data")
+
+
+def test_a_byte_order_mark_is_no_text(toy_folder, tmp_path):
+    for name in ("sonnets.txt", "ids-sst-dev.csv"):
+        damaged(toy_folder, tmp_path, name, b"\xef\xbb\xbf" + (toy_folder / name).read_bytes())
+    for task in ("sonnets", "sst"):
+        assert load_task(task, tmp_path / "data") == load_task(task, toy_folder)
+
+
+def test_a_quoted_text_may_run_over_lines(toy_folder, tmp_path):
+    damaged(
+        toy_folder, tmp_path, "ids-sst-dev.csv", TABLE + '2\tc3\t"two\nlines, ""both"" good"\t2\n\n3\td4\tfine\t9\n'
+    )
+    with pytest.raises(ValueError, match="line 7: sentiment is '9'"):
+        load_task("sst", tmp_path / "data")
 
 
 def test_a_test_file_needs_no_label_and_a_missing_file_is_named(toy_folder, tmp_path):
@@ -188,3 +215,39 @@ def test_without_any_setting_the_checkout_is_looked_in(monkeypatch):
 def test_a_handful_of_toy_data_has_every_part_and_is_called_toy(task):
     few = load_task(task, "toy-few", quiet=True)
     assert few.source == "toy" and all(0 < len(part) < 30 for part in (few.train, few.dev, few.test))
+
+
+TEXTS = ["A fine film .", "A dull one ."]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", None], ids=["empty", "junk", "cut"])
+def test_a_damaged_cache_of_tokens_is_made_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("GPT2LIB_CACHE", str(tmp_path))
+    tokenizer = load_tokenizer("gpt2-mini")
+    ids = tokenize(TEXTS, tokenizer)
+    (file,) = (tmp_path / "tokens").iterdir()
+    file.write_bytes(file.read_bytes()[:-200] if damage is None else damage)
+    assert tokenize(TEXTS, tokenizer) == ids == tokenize(TEXTS, tokenizer)
+
+
+def test_texts_that_differ_have_tokens_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPT2LIB_CACHE", str(tmp_path))
+    tokenizer = load_tokenizer("gpt2-mini")
+    assert len(tokenize(["a\0b"], tokenizer)) == 1 and len(tokenize(["a", "b"], tokenizer)) == 2
+    assert len(tokenize(["a\0", "b"], tokenizer)[0]) != len(tokenize(["a", "\0b"], tokenizer)[0])
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "more"])
+def test_damaged_toy_data_is_made_again(tmp_path, damage):
+    from gpt2lib.data import toy
+
+    folder = toy.write(tmp_path / "toy", 0.02)
+    good = {file.name: file.read_bytes() for file in folder.iterdir()}
+    file = folder / "sonnets.txt"
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_text("1\n" if damage == "changed" else file.read_text() + "2\n")
+    toy.write(folder, 0.02)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == good
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]

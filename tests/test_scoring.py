@@ -16,14 +16,18 @@ def study(tmp_path):
     return tmp_path
 
 
-def test_each_file_of_labels_scores_its_own_runs_and_the_column_grows(study):
+def test_each_file_of_labels_scores_its_own_runs_and_the_table_grows(study):
     (study / "sst.csv").write_text("\tid\tsentence\tsentiment\n0\tx1\tgood\t4\n1\tx2\tbad\t0\n")
     (study / "quora.csv").write_text("id,is_duplicate\nq1,1.0\nq2,0.0\n")
+    before = (study / "mini.csv").read_bytes()
     scored = score(study / "mini-test.parquet", study / "sst.csv").set_index("run")["test_accuracy"]
     assert scored.to_dict() == {"a": 1.0, "b": 0.5}
-    score(study / "mini-test.parquet", study / "quora.csv")
-    table = pd.read_csv(study / "mini.csv").set_index("run")
-    assert table["test_accuracy"].to_dict() == {"a": 1.0, "b": 0.5, "c": 0.5} and table.loc["b", "accuracy"] == 0.2
+    assert not (study / "mini-scores.csv").exists()  # unless asked to
+    for labels in ("sst.csv", "quora.csv", "sst.csv"):
+        score(study / "mini-test.parquet", study / labels, write=True)
+    table = pd.read_csv(study / "mini-scores.csv").set_index("run")
+    assert table["test_accuracy"].to_dict() == {"a": 1.0, "b": 0.5, "c": 0.5}
+    assert (study / "mini.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -31,15 +35,22 @@ def test_each_file_of_labels_scores_its_own_runs_and_the_column_grows(study):
     [
         ("id,wrong\nx1,1\n", "line 1: needs a column id and one of"),
         ("id,label\nx1,1\nx2,good\n", "line 3: label is 'good', not a number"),
-        ("id,label\nx1,1\nx1,1\n", "line 3: the id 'x1' occurs twice"),
+        ("id,label\nx1,1\nx1,1\n", "line 3: the id 'x1' is that of line 2, too"),
+        ("id,label\nx1,1\nx2,-1\n", "-1 is no class of sst; possible: 0 to 4"),
+        ("id,label\nx1,1\nx2,99\n", "99 is no class of sst"),
+        ("id,label\nx1,1\nx2,0.7\n", "line 3: label is '0.7', not the number of a class"),
+        ("id,label\nx1,1\nx2,inf\n", "line 3: label is 'inf', not a number"),
+        ("id,label\nx1,1\nx2\n", "line 3: 1 columns, the header has 2"),
+        ("", "line 1: needs a column id"),
+        ("id,label\nx1,1\nx2,\xe9\n", "line 3: the byte 0xe9 is not UTF-8"),
         ("id,label\ny1,1\ny2,1\n", "its 2 ids are those of no run"),
     ],
 )
 def test_what_is_wrong_with_the_labels_is_said(study, content, message):
-    (study / "labels.csv").write_text(content)
+    (study / "labels.csv").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
-        score(study / "mini-test.parquet", study / "labels.csv")
-    assert "test_accuracy" not in pd.read_csv(study / "mini.csv")
+        score(study / "mini-test.parquet", study / "labels.csv", write=True)
+    assert not (study / "mini-scores.csv").exists()
 
 
 def test_a_broken_table_of_predictions_is_named(study):

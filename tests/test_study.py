@@ -1,6 +1,8 @@
 """Studies: planned and refused before anything starts; each run whole or not at all; again means nothing."""
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,11 +10,13 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import run
+from conftest import Inline, run
 
 from gpt2lib import cli
 from gpt2lib.study.engines import Processes
+from gpt2lib.study.notebook import notebook_parameters
 from gpt2lib.study.plan import plan, rehearsal
+from gpt2lib.study.runner import Study
 
 GRID = """
 [defaults]
@@ -37,20 +41,110 @@ def test_a_grid_runs_once_and_is_collected(study, tmp_path):
     counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
     assert not errors and counts == ["x"] * 4
 
-    import shutil
-
-    missing, sonnets = (tmp_path / "results" / name for name in ("trial-missing.csv", "trial-sonnets.json"))
-    assert not missing.exists()
-    table, other = (tmp_path / "results" / name for name in ("trial-multitask.parquet", "trial-two-rows.parquet"))
-    for left in (sonnets, table, other):
-        left.write_text("{}")  # of an earlier collection, when there were sonnets; of a study called trial-two
-    shutil.rmtree(tmp_path / "runs" / "trial" / batch.runs[0].name)  # a deleted run is missed, and done again, alone
-    batch.collect(tmp_path / "results")
-    assert list(pd.read_csv(missing)["run"]) == [batch.runs[0].name]
-    assert not sonnets.exists() and not table.exists() and other.exists()
+    one, missing = batch.runs[0].name, tmp_path / "results" / "trial-missing.csv"
+    shutil.rmtree(tmp_path / "runs" / "trial" / one)  # a deleted run is missed, and done again, alone
+    assert [r.name for r in Study(path, tmp_path / "runs").missing()] == [one]
+    batch.collect(tmp_path / "elsewhere")
+    assert list(pd.read_csv(tmp_path / "elsewhere" / "trial-missing.csv")["run"]) == [one]
+    batch.collect(tmp_path / "results")  # where its row is, it is not missed
+    assert not missing.exists() and len(pd.read_csv(tmp_path / "results" / "trial.csv")) == 4
     run(path, tmp_path)
     counts = [(tmp_path / "runs" / "trial" / r.name / "count.txt").read_text() for r in batch.runs]
     assert counts == ["x"] * 4
+
+
+def test_tables_of_other_studies_stay_and_old_ones_go(study, tmp_path):
+    batch, _ = run(study(GRID), tmp_path)
+    results = tmp_path / "results"
+    results.mkdir()
+    old, other = (results / name for name in ("trial-multitask.parquet", "trial-two-rows.parquet"))
+    for path in (old, other):
+        pd.DataFrame({"run": ["gone"]}).to_parquet(path)
+    (results / "trial-sonnets.json").write_text("{}")
+    batch.collect(results)
+    assert sorted(path.name for path in results.iterdir()) == [
+        "trial-history.csv",
+        "trial-two-rows.parquet",
+        "trial.csv",
+    ]
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_study_done_on_two_machines_is_one(study, tmp_path, first):
+    """Half of it here, half there, each from an empty folder; with the rows of what is done elsewhere nothing is done twice."""
+    path, results = study(TUNED), tmp_path / "results"
+    batch = Study(path, tmp_path / "here")
+    stop_after = [first + 9]  # all trials of one mode at least
+
+    class Ends(Inline):
+        def start(self, *given):
+            stop_after[0] -= 1
+            if stop_after[0] < 0:
+                raise KeyboardInterrupt
+            return super().start(*given)
+
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(Ends(), lambda line: None)
+    batch.collect(results)
+    before = (results / "trial.csv").read_text().splitlines()
+
+    there = Study(path, tmp_path / "there", collected=results)
+    assert len(there.missing()) == len(there.runs) - first - 9
+    assert not there.run(Inline(), lambda line: None)
+    there.collect(results)
+    assert len(there.here) == len(there.runs) - first - 9 and not (results / "trial-missing.csv").exists()
+    assert set(before) < set((results / "trial.csv").read_text().splitlines())  # what was there stays, byte for byte
+
+    whole, _ = run(path, tmp_path)
+    whole.collect(tmp_path / "at once")
+    for name in ("trial.csv", "trial-history.csv"):
+        assert (results / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
+
+
+def test_scores_stay_with_the_runs_that_they_are_of(study, tmp_path):
+    batch, _ = run(study(GRID), tmp_path)
+    batch.collect(tmp_path / "results")
+    scores = tmp_path / "results" / "trial-scores.csv"
+    names = [r.name for r in batch.runs]
+    pd.DataFrame({"run": names, "task": "sst", "test_accuracy": 0.123456789}).to_csv(scores, index=False)
+    before = scores.read_bytes()
+    batch.collect(tmp_path / "results")
+    assert scores.read_bytes() == before
+    result = batch.folder / names[0] / "result.json"
+    result.write_text(result.read_text().replace('"accuracy": 0.', '"accuracy": 0.9'))  # done again since
+    batch.collect(tmp_path / "results")
+    assert list(pd.read_csv(scores)["run"]) == names[1:]
+
+
+def test_rows_are_not_lost_unless_that_is_meant(study, tmp_path):
+    batch, _ = run(study(GRID), tmp_path)
+    table = batch.collect(tmp_path / "results")
+    before = table.read_bytes()
+    batch, _ = run(study(GRID.replace("0.25, ", "")), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"holds 2 runs that are neither here nor planned .*good-0\.25.*; --force drops them"
+    ):
+        batch.collect(tmp_path / "results")
+    assert table.read_bytes() == before
+    assert len(pd.read_csv(batch.collect(tmp_path / "results", force=True))) == 2
+    table.write_text("")  # as a full disk once left it
+    with pytest.raises(ValueError, match=r"trial\.csv: no table of runs"):
+        batch.collect(tmp_path / "results")
+    batch.collect(tmp_path / "results", force=True)
+    (tmp_path / "results" / "trial.csv").write_text("step,loss\n1,2\n")  # somebody else's
+    with pytest.raises(ValueError, match="not of the study trial"):
+        batch.collect(tmp_path / "results")
+
+
+def test_a_named_run_is_done_again_when_its_parameters_change_and_the_old_one_is_kept(study, tmp_path):
+    content = '[[runs]]\nnotebook = "one"\nname = "base"\nparameters = { share = 0.5 }\n'
+    run(study(content), tmp_path)
+    changed = study(content.replace("0.5", "0.25"))
+    assert not Study(changed, tmp_path / "runs").done("base")
+    batch, errors = run(changed, tmp_path)
+    assert not errors and batch.done("base")
+    kept = [json.loads(file.read_text())["metrics"] for file in (batch.folder / ".replaced").glob("*/result.json")]
+    assert batch.here["base"].row["accuracy"] == "0.25" and kept == [{"accuracy": 0.5}]
 
 
 def test_a_small_number_stays_a_number(study, tmp_path):
@@ -63,19 +157,56 @@ TUNED = """
 [[runs]]
 notebook = "one"
 part = "glue"
+tune_seeds = [3, 4]
 grid = { mode = ["good", "fine"], seed = [0, 1, 2] }
-tune = { share = [0.25, 0.75, 0.5] }
+tune = { share = [0.25, 0.75, 0.125] }
+trial_parameters = { number = 0, select = "held-out" }
+[[runs]]
+notebook = "one"
+part = "more seeds"
+tune_seeds = [3, 4]
+grid = { mode = ["good"], seed = [5] }
+tune = { share = [0.25, 0.75, 0.125] }
+trial_parameters = { number = 0, select = "held-out" }
 """
 
 
-def test_the_first_seed_tries_and_the_others_take_the_best(study, tmp_path):
+def test_trials_choose_by_their_mean_and_do_not_count(study, tmp_path):
     batch, errors = run(study(TUNED), tmp_path)
     table = pd.read_csv(batch.collect(tmp_path / "results"))
-    assert not errors and len(table) == 2 * (3 + 2) and set(table["part"]) == {"glue"}
-    counted = table[table["counts"]]
-    assert len(counted) == 6 and set(counted["seed"]) == {0, 1, 2}
-    assert set((counted["accuracy"] + counted["seed"] / 100).round(6)) == {0.75}
-    assert len(pd.read_csv(tmp_path / "results" / "trial-history.csv")) == 6  # curves of the runs that count
+    trials, runs = table[table["part"] == "trials"], table[table["part"] != "trials"]
+    # the second group shares the trials of the first; dev would have it the same, but trials do not look at dev
+    assert not errors and len(trials) == 2 * 3 * 2 and len(runs) == 2 * 3 + 1
+    assert not trials["counts"].any() and runs["counts"].all()
+    assert set(trials["seed"]) == {3, 4} and set(runs["seed"]) == {0, 1, 2, 5}
+    # 0.25 and 0.75 are as far from the middle: of equal scores the lower loss wins
+    assert set((runs["accuracy"] + runs["seed"] / 100).round(6)) == {0.75}
+    asked = [json.loads(text) for text in trials["parameters"]]
+    assert {parameters["number"] for parameters in asked} == {0} and set(trials["tuned"]) == {"share"}
+    assert {json.loads(text)["number"] for text in runs["parameters"]} == {1}
+    assert len(pd.read_csv(tmp_path / "results" / "trial-history.csv")) == 7  # curves of the runs that count
+
+
+def test_a_value_that_diverged_is_the_worst_and_blocks_nobody(study, tmp_path):
+    content = """
+[[runs]]
+notebook = "one"
+tune_seeds = [0, 1]
+grid = { seed = [0, 1] }
+tune = { mode = ["diverges", "good"] }
+parameters = { share = 0.5 }
+[[runs]]
+notebook = "one"
+name = "hopeless"
+tune = { mode = ["diverges"] }
+"""
+    batch, errors = run(study(content), tmp_path, Processes(2))
+    assert errors == {"hopeless": "not started: every mode that was tried diverged"}
+    assert {batch.parameters(r)["mode"] for r in batch.runs if r.trials and r.name != "hopeless"} == {"good"}
+    table = pd.read_csv(batch.collect(tmp_path / "results"))
+    assert table["diverged"].eq(True).sum() == 3 and table["counts"].sum() == 2
+    again, errors = run(study(content), tmp_path)
+    assert list(errors) == ["hopeless"] and len(again.missing()) == 1  # the trials are not done again
 
 
 ELSEWHERE = """
@@ -94,9 +225,9 @@ def test_a_rate_may_come_from_the_trials_on_another_task(study, tmp_path):
     with pytest.raises(ValueError, match="no earlier group tries values of share on that task"):
         plan(study(ELSEWHERE.replace('"sst"', '"cfimdb"')))
     path = study(ELSEWHERE.replace("[[runs]]", '[[runs]]\nparameters = { task = "sst" }', 1))
-    trials = [run for run in plan(path) if run.parameters["method"] == "full" and run.name in run.trials]
+    trials = [run for run in plan(path) if run.parameters["method"] == "full" and run.part == "trials"]
     batch, errors = run(path, tmp_path)
-    assert not errors and len(batch.runs) == 6 + 2
+    assert not errors and len(batch.runs) == 8 + 2
     assert all(run.needs == {trial.name for trial in trials} for run in batch.runs[-2:])
     assert [batch.parameters(run)["share"] for run in batch.runs[-2:]] == [0.75, 0.75]
 
@@ -187,12 +318,169 @@ def test_a_killed_study_goes_on_and_two_at_once_are_refused(study, tmp_path):
         ('[[runs]]\nnotebook = "one"\ngrid = { number = [] }\n', "must be a list"),
         ('[[runs]]\nnotebook = "one"\ngrid = { number = [1, 1] }\n', "two runs are the same"),
         ('[[runs]]\nnotebook = "one"\nparameters = { base = "run:x/y" }\n', "needs a run named"),
+        ("runs = 5\n", r"runs must be written as \[\[runs\]\]"),
+        ("runs = [5]\n", r"runs must be written as"),
+        ('defaults = 5\n[[runs]]\nnotebook = "one"\n', "defaults must be a table, not 5"),
+        ("[[runs]]\nnotebook = 5\n", "notebook must be a text, not 5"),
+        ('[[runs]]\nnotebook = "../notebooks/one"\n', "notebook must be a plain name"),
+        ('[[runs]]\nnotebook = "one"\nname = "sub/dir"\n', "name must be a plain name of letters"),
+        ('[[runs]]\nnotebook = "one"\nname = "."\n', "name must be a plain name"),
+        ('[[runs]]\nnotebook = "one"\nname = "../../../evil"\n', "name must be a plain name"),
+        ('[[runs]]\nnotebook = "one"\nname = 5\n', "name must be a text, not 5"),
+        ('[[runs]]\nnotebook = "one"\npart = 5\n', "part must be a text, not 5"),
+        ('[[runs]]\nnotebook = "one"\npart = "trials"\n', "part 'trials' is for the trials of tune"),
+        ('[[runs]]\nnotebook = "one"\nparameters = 5\n', "parameters must be a table, not 5"),
+        ('[[runs]]\nnotebook = "one"\ngrid = []\n', "grid must be a table"),
+        ('[[runs]]\nnotebook = "one"\ngrid = { seed = 5 }\n', "grid.seed must be a list"),
+        ('[[runs]]\nnotebook = "one"\ntune = 5\n', "tune must be a table, not 5"),
+        ('[[runs]]\nnotebook = "one"\ntune = { share = 5 }\n', "tune.share must be a list"),
+        ('[[runs]]\nnotebook = "one"\ntune = { seed = [1, 2] }\n', r"\['seed'\] cannot be tuned"),
+        ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5], number = [1] }\n', "tune takes one parameter"),
+        ('[[runs]]\nnotebook = "one"\ntune_seeds = [1]\n', "tune_seeds and trial_parameters are for the trials"),
+        ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\ntune_seeds = [1, 1]\n', "must be different seeds"),
+        ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\ntune_seeds = ["a"]\n', "seed = 'a' is not a int"),
+        (
+            '[[runs]]\nnotebook = "one"\nparameters = { names = [1979-05-27] }\n',
+            "holds what is no text or finite number",
+        ),
+        ('[[runs]]\nnotebook = "one"\nparameters = { share = nan }\n', "share = nan holds what is no text or finite"),
+        (b'[[runs]]\nnotebook = "caf\xe9"\n', "trial.toml: "),
+        ("a = " + "[" * 5000, "trial.toml: "),
+        (
+            '[[runs]]\nnotebook = "one"\nname = "a"\nparameters = { base = "run:b" }\n'
+            '[[runs]]\nnotebook = "one"\nname = "b"\nparameters = { base = "run:a" }\n',
+            "these runs need each other, and none can be the first: a, b",
+        ),
         ('[defaults]\nlr = 1.0\n[[runs]]\nnotebook = "one"\n', "no notebook of this study has the parameter"),
     ],
 )
 def test_a_malformed_study_is_refused_before_anything_starts(study, content, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         plan(study(content))
+    assert "\n" not in str(raised.value) and "trial.toml" in str(raised.value)
+
+
+def test_a_study_may_be_given_from_its_own_folder(study, monkeypatch):
+    path = study(GRID)
+    monkeypatch.chdir(path.parent)
+    assert [run.name for run in plan("trial.toml")] == [run.name for run in plan(path)]
+
+
+@pytest.mark.parametrize("name", ["one-history", "trial-test", "a b", "-x"])
+def test_a_study_whose_tables_could_be_anothers_is_refused(study, name):
+    path = study(GRID)
+    with pytest.raises(ValueError, match=r"a table of another study|must be a plain name"):
+        plan(path.rename(path.with_name(f"{name}.toml")))
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("number = 1 + 1", "its parameter number must be given a plain value"),
+        ("number: dict = {}", "its parameter number is a dict; possible: str"),
+        (None, r"one\.ipynb: no notebook that can be read"),
+        ('number = 3\nshare: "float" = 1\nout: str = ""', ""),  # hints may be missing
+    ],
+)
+def test_a_notebook_says_what_is_wrong_with_its_parameters(study, tmp_path, cell, message):
+    path = study('[[runs]]\nnotebook = "one"\nparameters = { number = 4 }\n')
+    notebook = tmp_path / "notebooks" / "one.ipynb"
+    cells = [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "outputs": [], "execution_count": None}]
+    about = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    content = {"cells": [cells[0] | {"source": cell}], "nbformat": 4}
+    notebook.write_text("{" if cell is None else json.dumps(content | {"metadata": about, "nbformat_minor": 4}))
+    notebook_parameters.cache_clear()
+    if message:
+        with pytest.raises(ValueError, match=message):
+            plan(path)
+    else:
+        assert plan(path)[0].parameters == {"number": 4}
+
+
+def spoil(folder, how):
+    if how == "result is a list":
+        (folder / "result.json").write_text("[]")
+    elif how == "result is empty":
+        (folder / "result.json").write_text("")
+    elif how == "result is cut":
+        (folder / "result.json").write_text('{"study": "trial", "run"')
+    elif how == "no result":
+        (folder / "result.json").unlink()
+    elif how == "adapter":
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "adapter.json").write_text("null")
+
+
+@pytest.mark.parametrize("how", ["result is a list", "result is empty", "result is cut", "no result", "adapter"])
+def test_a_damaged_record_is_named_and_stops_no_other(study, tmp_path, how):
+    batch, _ = run(study(GRID), tmp_path)
+    first, *others = batch.runs
+    spoil(batch.folder / first.name, how)
+    shutil.rmtree(batch.folder / others[0].name)
+    again, errors = run(study(GRID), tmp_path)
+    assert list(errors) == [first.name] and "move" in errors[first.name] and first.name in errors[first.name]
+    assert not again.done(first) and all(map(again.done, others))
+    assert len(pd.read_csv(again.collect(tmp_path / "results"))) == 3
+
+
+def test_a_folder_in_the_way_is_said_before_anything_is_trained(study, tmp_path):
+    batch = Study(study(GRID), tmp_path / "runs")
+    taken = batch.folder / batch.runs[0].name
+    taken.mkdir(parents=True)
+    (taken / "mine.txt").touch()
+    errors = batch.run(Inline(), lambda line: None)
+    assert errors == {batch.runs[0].name: f"{taken} exists but holds no result.json; move it away"}
+    assert [path.name for path in taken.iterdir()] == ["mine.txt"]
+    assert not (batch.folder / ".work" / batch.runs[0].name).exists()
+
+
+def test_a_folder_that_appears_meanwhile_loses_no_work(study, tmp_path):
+    batch = Study(study('[[runs]]\nnotebook = "one"\nname = "it"\n'), tmp_path / "runs")
+
+    class Taken(Inline):
+        def start(self, command, work):
+            (work / "checkpoint.pt").touch()
+            (batch.folder / "it").mkdir()
+            return super().start(command, work)
+
+    errors = batch.run(Taken(), lambda line: None)
+    assert "made meanwhile by somebody else" in errors["it"]
+    assert {"checkpoint.pt", "result.json"} <= {path.name for path in (batch.folder / ".work" / "it").iterdir()}
+    (batch.folder / "it").rmdir()
+    assert not batch.run(Inline(), lambda line: None) and not (batch.folder / "it" / "checkpoint.pt").exists()
+
+
+class Broken(Inline):
+    """Leaves what a notebook should not."""
+
+    def __init__(self, result, log=b"", code=0):
+        self.result, self.log, self.code = result, log, code
+
+    def start(self, command, work):
+        if self.result is None:
+            raise OSError(28, "No space left on device")
+        super().start(command, work)
+        (work / "result.json").write_text(self.result)
+        (work / "log.txt").write_bytes(self.log)
+        return self
+
+    def poll(self):
+        return self.code
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        (Broken("[]"), "result.json is no record"),
+        (Broken(""), "result.json is no record"),
+        (Broken('{"metrics": {}}'), "result.json is no record"),
+        (Broken("{}", b"caf\xe9 is closed\n", code=1), "is closed"),
+        (Broken(None), "could not be started: .*No space left"),
+    ],
+)
+def test_what_a_notebook_leaves_may_be_anything(study, tmp_path, engine, message):
+    batch, errors = run(study('[[runs]]\nnotebook = "one"\nname = "it"\n'), tmp_path, engine)
+    assert list(errors) == ["it"] and re.search(message, errors["it"]) and not (batch.folder / "it").exists()
 
 
 def test_the_studies_that_come_with_the_project_can_be_planned():
@@ -227,6 +515,23 @@ def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
     cli.main()
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(runs) + 2 and "hours" in said[-1]
+
+
+def test_a_rehearsal_of_nothing_is_refused_and_a_hubs_name_is_none(study):
+    content = """
+[[runs]]
+notebook = "07_sentiment"
+grid = { base_model = ["openai-community/gpt2", "untrained:gpt2"], method = ["full"] }
+"""
+    from conftest import REPOSITORY
+
+    path = study(content)
+    for notebook in ("07_sentiment", "16_alpha_in_gpt2"):
+        shutil.copy(REPOSITORY / "notebooks" / f"{notebook}.ipynb", path.parent.parent)
+    names = [run.name for run in rehearsal(plan(path))]
+    assert len(names) == 2 and not any("/" in name or ":" in name for name in names)
+    with pytest.raises(ValueError, match="there is nothing to rehearse"):
+        rehearsal(plan(study('[[runs]]\nnotebook = "16_alpha_in_gpt2"\n')))
 
 
 def test_a_rehearsal_has_every_kind_of_run_once():

@@ -1,6 +1,7 @@
 """Checks of settings that several specifications share. Each raises ValueError that names the setting and its value."""
 
 import math
+import re
 
 
 def check_count(name: str, value, at_least: int = 1) -> None:
@@ -33,6 +34,17 @@ def check_layers(layers: tuple[int, int] | None) -> None:
     whole = isinstance(layers, tuple) and len(layers) == 2 and all(type(n) is int for n in layers)
     if layers is not None and not (whole and 0 <= layers[0] < layers[1]):
         raise ValueError(f"layers must be None or (first, end) with 0 <= first < end, not {layers!r}")
+
+
+def check_name(what: str, name) -> None:
+    """Refuses what cannot be the name of one file or folder on every system, or would lie outside its folder."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}", name) or name.endswith("."):
+        raise ValueError(f"{what} must be a plain name of letters, digits, _, -, + and dots, not {name!r}")
+
+
+def one_line(error: Exception) -> str:
+    """What an error of another library says first, to be part of a message of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def check_token(name: str, value: int | None) -> None:

@@ -2,10 +2,10 @@
 
 import os
 import platform
-import resource
 import subprocess
+import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -22,25 +22,44 @@ def peak_memory_mb() -> float:
     """The most memory this process has held, in MB: of the GPU if there is one, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of what getrusage counts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def environment() -> dict:
     """Hardware, versions, and the revision of the code."""
     cuda = torch.cuda.is_available()
     threads = torch.get_num_threads()
-    here = Path(__file__).resolve().parents[1]
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
     return {
         "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {threads} thread{'s' * (threads > 1)}",
-        "revision": git("rev-parse", "--short", "HEAD") or "no git",
-        "revision_clean": not git("status", "--porcelain"),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-    }
+    } | _revision()
+
+
+def _revision() -> dict:
+    """Which code this is: the git revision of the checkout that it stands in, and whether nothing there was changed; without
+    one (a repository further up is another project's), or without git, the installed version."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        if (root / ".git").exists():
+            revision, changes = git("rev-parse", "--short", "HEAD").strip(), git("status", "--porcelain")
+            return {"revision": revision, "revision_clean": not changes}
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    try:
+        return {"revision": f"version {version('gpt2lib')}", "revision_clean": None}
+    except PackageNotFoundError:
+        return {"revision": "unknown", "revision_clean": None}
 
 
 def _processor() -> str:

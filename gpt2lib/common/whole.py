@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -17,17 +19,43 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def written_together(folder: Path) -> Iterator[Path]:
+    """A folder to write several files to that belong together: they appear in `folder` only when all of them are whole,
+    in the order in which they were written, and none does if writing one fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{os.getpid()}.partial"
+    partial.mkdir()
+    try:
+        yield partial
+        for path in sorted(partial.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(partial)
+
+
 def write_tensors(path: Path, tensors: dict) -> None:
     """A safetensors file, whole. Raises OSError where it cannot be written, on a full disk for one."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    def write(partial: Path) -> None:
+        partial.touch()
+        mode = partial.stat().st_mode  # what the user's umask leaves; safetensors would write for the owner alone
+        save_file(tensors, partial, metadata={"format": "pt"})
+        partial.chmod(mode)
+
     try:
-        write_whole(path, lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
+        write_whole(path, write)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from None
 
 
 def write_json(path: Path, content) -> None:
     """The content as indented JSON, whole."""
-    write_whole(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text in UTF-8, whole."""
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))

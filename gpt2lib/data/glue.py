@@ -1,10 +1,10 @@
 """Four tasks of GLUE (Wang et al. 2019), from its own TSV files under glue/ or through the hub's nyu-mll/glue."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2lib.data.example import Example
+from gpt2lib.data.tables import read_rows
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ def find_folder(task: GlueTask, places: list[Path]) -> Path | None:
 
 def read_tsv(path: Path, task: GlueTask) -> list[Example]:
     """Read one of GLUE's files; quotes mean nothing in them. Raises ValueError naming file and line."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = read_rows(path, quoted=False)
     columns = (*task.texts, task.label)
-    first = 0
     if isinstance(task.label, str):
-        header = rows[0] if rows else []
-        if missing := [column for column in columns if column not in header]:
-            raise ValueError(f"{path}, line 1: no column {', '.join(missing)}; the header has {', '.join(header)}")
-        columns, first = tuple(header.index(column) for column in columns), 1
+        header = rows[0][1] if rows else []
+        if missing := [column for column in columns if header.count(column) != 1]:
+            raise ValueError(
+                f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {', '.join(header)}"
+            )
+        columns, rows = tuple(header.index(column) for column in columns), rows[1:]
     examples = []
-    for line, row in enumerate(rows[first:], start=first + 1):
+    for number, (line, row) in enumerate(rows):
         if len(row) <= max(columns):
             raise ValueError(f"{path}, line {line}: {len(row)} columns, expected at least {max(columns) + 1}")
         *texts, label = (row[column].strip() for column in columns)
@@ -67,9 +67,9 @@ def read_tsv(path: Path, task: GlueTask) -> list[Example]:
             raise ValueError(f"{path}, line {line}: a sentence is empty")
         if label not in task.answers:
             raise ValueError(f"{path}, line {line}: the label is {label!r}; possible: {', '.join(task.answers)}")
-        examples.append(Example(str(line - first), *texts, label=task.answers.index(label)))
+        examples.append(Example(str(number), *texts, label=task.answers.index(label)))
     if not examples:
-        raise ValueError(f"{path}, line {first + 1}: there is no row")
+        raise ValueError(f"{path}: there is no row")
     return examples
 
 

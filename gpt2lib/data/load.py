@@ -4,16 +4,17 @@ The formats are those of the CS224N default project: tab-separated tables with a
 Quora), and numbered sonnets in plain text. `load_task` is what notebooks call.
 """
 
-import csv
 import os
 import random
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gpt2lib.common.checks import one_line
 from gpt2lib.common.machine import cache_folder
 from gpt2lib.data import glue, toy
 from gpt2lib.data.example import Example
+from gpt2lib.data.tables import check_ids, read_rows, read_text
 
 COURSE = "https://raw.githubusercontent.com/cfifty/public_cs224n_gpt/main/data/"
 TOY_SHARES = {"toy": 1.0, "toy-few": 0.02}  # of the toy data, by the name of the source
@@ -156,7 +157,7 @@ def find_file(name: str, folder: Path | None = None) -> Path:
             )
         )
     except ValueError as error:  # pooch's word for a wrong hash; it has deleted the file
-        raise ValueError(f"{name}: the download is not the course's file ({error})") from None
+        raise ValueError(f"{name}: the download is not the course's file ({one_line(error)})") from None
     except Exception as error:  # requests' many kinds of "not reachable"
         raise FileNotFoundError(
             f"{name} is not in {looked} and could not be downloaded ({type(error).__name__}); "
@@ -174,30 +175,27 @@ def _places(folder: Path | None) -> list[Path]:
 
 def read_table(path: Path, table: Table, labelled: bool = True) -> list[Example]:
     """Read one of the course's tables. Raises ValueError naming file and line for anything that is not as it should be."""
-    examples = []
     wanted = table.columns + ((table.label,) if labelled else ())
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter="\t")
-        header = next(rows, None)
-        if header is None:
-            raise ValueError(f"{path}, line 1: the file is empty; expected a header with {', '.join(wanted)}")
-        if missing := [column for column in wanted if column not in header]:
-            raise ValueError(f"{path}, line 1: no column {', '.join(missing)}; the header has {', '.join(header)}")
-        where = {column: header.index(column) for column in wanted}
-        line = rows.line_num + 1  # a quoted field may run over several lines: say where a row begins
-        for row in rows:
-            if len(row) != len(header):
-                raise ValueError(f"{path}, line {line}: {len(row)} columns, the header has {len(header)}")
-            id_, *texts = (row[where[column]].strip() for column in table.columns)
-            if not id_ or not texts[0]:
-                raise ValueError(f"{path}, line {line}: the {'id' if not id_ else table.columns[1]} is empty")
-            label = None
-            if labelled:
-                label = _label(row[where[table.label]], table, f"{path}, line {line}")
-            examples.append(Example(id_, *texts, label=label))
-            line = rows.line_num + 1
+    rows = read_rows(path)
+    if not rows:
+        raise ValueError(f"{path}, line 1: the file is empty; expected a header with {', '.join(wanted)}")
+    (_, header), *rows = rows
+    if missing := [column for column in wanted if header.count(column) != 1]:
+        raise ValueError(f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {', '.join(header)}")
+    where = {column: header.index(column) for column in wanted}
+    examples, lines = [], []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{path}, line {line}: {len(row)} columns, the header has {len(header)}")
+        id_, *texts = (row[where[column]].strip() for column in table.columns)
+        if not id_ or not texts[0]:
+            raise ValueError(f"{path}, line {line}: the {'id' if not id_ else table.columns[1]} is empty")
+        label = _label(row[where[table.label]], table, f"{path}, line {line}") if labelled else None
+        examples.append(Example(id_, *texts, label=label))
+        lines.append(line)
     if not examples:
         raise ValueError(f"{path}, line 2: there is no row under the header")
+    check_ids(((line, e.id) for line, e in zip(lines, examples, strict=True)), path)
     return examples
 
 
@@ -218,13 +216,14 @@ def read_sonnets(path: Path, lines: int | None = None) -> list[Example]:
     the first number is a title. Raises ValueError naming file and line.
     """
     sonnets: list[tuple[str, int, list[str]]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if re.fullmatch(r"\s*\d+\s*", line):
             sonnets.append((line.strip(), number, []))
         elif sonnets and line.strip():
             sonnets[-1][2].append(line.strip())
     if not sonnets:
         raise ValueError(f"{path}, line 1: no numbered sonnet; expected a number alone on a line, then its lines")
+    check_ids(((number, id_) for id_, number, _ in sonnets), path)
     for id_, number, poem in sonnets:
         if lines is not None and len(poem) != lines:
             raise ValueError(f"{path}, line {number}: sonnet {id_} has {len(poem)} lines, expected {lines}")

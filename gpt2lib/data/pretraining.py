@@ -4,6 +4,7 @@ The training itself is `training.fit` on a `heads.LanguageModel`; notebook 03_pr
 """
 
 import lzma
+import math
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gpt2lib.common.checks import check_count, one_line
 from gpt2lib.data import toy
 from gpt2lib.data.batches import Encoded
 
@@ -39,12 +41,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path):
 
 
 def read_corpus(path: str | Path) -> Iterator[str]:
-    """The documents of a text file, plain or .xz: one a line, a newline inside written as backslash and n."""
+    """The documents of a text file, plain or .xz: one a line, a newline inside written as backslash and n.
+
+    Raises ValueError for a damaged archive or bytes that are not UTF-8, naming the file.
+    """
     path = Path(path)
-    with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            if text := line.rstrip("\n").replace("\\n", "\n"):
-                yield text
+    try:
+        with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8-sig") as file:
+            for line in file:
+                if text := line.rstrip("\n").replace("\\n", "\n"):
+                    yield text
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+        raise ValueError(f"{path}: damaged ({one_line(error)})") from None
 
 
 def corpus(source: str | Path = "") -> dict[str, list[str]]:
@@ -79,6 +87,8 @@ def pack(documents: list[list[int]], end: int, length: int, rows: int, seed: int
     No token is padding. Where the documents are too few they are gone through again, in another order.
     Raises ValueError for documents that hold no token at all.
     """
+    check_count("length", length)
+    check_count("rows", rows)
     if not any(documents):
         raise ValueError("there is no text to pack")
     rng = np.random.default_rng(seed)
@@ -94,7 +104,13 @@ def pack(documents: list[list[int]], end: int, length: int, rows: int, seed: int
 
 
 def mix(parts: dict[str, list[list[int]]], shares: dict[str, float], end: int, length: int, tokens: int, seed: int):
-    """Rows of all parts of a corpus, each part giving its share of `tokens`."""
+    """Rows of all parts of a corpus, each part giving its share of `tokens`.
+
+    Raises ValueError for a number of tokens below 1, or a part without a positive share.
+    """
+    check_count("tokens", tokens)
+    if wrong := [name for name in parts if not 0 < shares.get(name, 0) < math.inf]:
+        raise ValueError(f"every part needs a positive share; {wrong[0]!r} has {shares.get(wrong[0])!r}")
     rows = {name: max(1, round(shares[name] * tokens / length)) for name in parts}
     return [row for name in parts for row in pack(parts[name], end, length, rows[name], seed)]
 

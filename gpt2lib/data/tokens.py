@@ -1,7 +1,9 @@
 """Texts to token ids, which are kept in a cache."""
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,12 +15,24 @@ def tokenize(texts: Sequence[str], tokenizer) -> list[list[int]]:
     """Token ids of every text, without special tokens, from the cache if this tokenizer has seen these texts before."""
     key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
     for text in texts:
-        key.update(text.encode() + b"\0")
+        content = text.encode()
+        key.update(len(content).to_bytes(8, "little") + content)
     path = cache_folder() / "tokens" / f"{key.hexdigest()[:32]}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            return [ids.tolist() for ids in np.split(stored["ids"], stored["ends"][:-1])] if len(texts) else []
+    if (ids := _stored(path, len(texts))) is not None:
+        return ids
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
     flat = np.fromiter((token for row in ids for token in row), dtype=np.int32)
     write_whole(path, lambda partial: np.savez(partial, ids=flat, ends=np.cumsum([len(row) for row in ids])))
     return ids
+
+
+def _stored(path: Path, count: int) -> list[list[int]] | None:
+    """The token ids that a file holds; None where there is none for so many texts, or a damaged one."""
+    try:
+        with np.load(path) as stored:  # a zip archive, whose parts carry checksums
+            ids, ends = stored["ids"], stored["ends"].astype(int)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if len(ends) != count or (count and ends[-1] != len(ids)):
+        return None
+    return [part.tolist() for part in np.split(ids, ends[:-1])] if count else []

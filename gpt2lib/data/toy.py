@@ -6,6 +6,7 @@ and not the number of words in common, and the verses rhyme ABAB CDCD EFEF GG. T
 
 import csv
 import hashlib
+import json
 import math
 import os
 import random
@@ -14,6 +15,8 @@ from pathlib import Path
 
 # names the cached files, so that those of another version of this file are never taken for its own
 VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+
+HASHES = "hashes.json"  # of the files of a folder, in it
 
 VALENCE = {
     2: ["brilliant", "superb", "wonderful", "dazzling", "splendid"],
@@ -144,12 +147,15 @@ def corpus(seed: int, documents: int) -> dict[str, list[str]]:
 
 
 def write(folder: Path, share: float = 1.0) -> Path:
-    """Write the files of all four tasks, once, and return the folder; it appears only when it is whole.
+    """Write the files of all four tasks, once, and return the folder; it appears only when it is whole, and is written
+    again if a file in it was changed since.
 
     share: of the usual number of examples.
     """
     if folder.is_dir():
-        return folder
+        if _hashes(folder) == _known_hashes(folder):
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     partial.mkdir(exist_ok=True)
@@ -169,11 +175,24 @@ def write(folder: Path, share: float = 1.0) -> Path:
     _sonnets(partial / "TRUE_sonnets_held_out_dev.txt", sonnets, range(48, 48 + few))
     _sonnets(partial / "sonnets_held_out_dev.txt", prompts, range(48, 48 + few))
     _sonnets(partial / "sonnets_held_out.txt", prompts, range(54, 54 + few))
+    (partial / HASHES).write_text(json.dumps(_hashes(partial)), encoding="utf-8")
     try:
         os.rename(partial, folder)
     except OSError:  # another process was first; its files are the same
         shutil.rmtree(partial)
     return folder
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.name != HASHES)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _known_hashes(folder: Path) -> dict[str, str] | None:
+    try:
+        return json.loads((folder / HASHES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _rows(task: str, part: str, train_size: float, make) -> list[tuple]:

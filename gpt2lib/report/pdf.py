@@ -14,8 +14,9 @@ import pandas as pd
 from gpt2lib import theory
 from gpt2lib.common.whole import write_whole
 from gpt2lib.report import figures, statistics
+from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, worth
 
-PUBLISHED_SONNET_CHRF = "chrF"  # the metric of published.csv that the sonnet figure marks
+BASES = ("pretraining", "smollm2")  # studies that say what a base must know, whichever study is reported
 FOLDER = Path(__file__).resolve().parents[2] / "report"  # of the checkout, for notebooks, wherever they run
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp: the same tables give the same bytes
 
@@ -62,12 +63,18 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
     main = runs[(runs["part"] == "main") & (runs["task"] != "pretraining")]
     counted = main[main["counts"]]
     methods = summarise(counted, examples)
-    _save(folder, "methods", methods, figures.methods(methods))
+    compared = statistics.comparisons(examples[examples["run"].isin(counted["run"])])
+    _save(folder, "methods", methods, figures.methods(methods, compared if len(compared) else None))
+    _save(folder, "comparisons", compared)
     adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
-    _save(folder, "learning-curves", adapted, figures.learning_curves(adapted, methods))
-    _save(folder, "cost", methods, figures.cost(methods), keep_table=False)
-    of_main = examples[examples["run"].isin(counted["run"])]
-    _save(folder, "comparisons", statistics.comparisons(of_main))
+    learnt = figures.learning_curves(adapted, methods)
+    _save(folder, "learning-curves", adapted, learnt)
+    if learnt is not None:
+        drawn.add("learning-curves")
+    # the demo's toy runs do not stand beside measurements on real texts
+    measured = results / "benchmarks.csv"
+    benchmarks = pd.read_csv(measured) if study != "demo" and measured.is_file() else None
+    _save(folder, "cost", methods, figures.cost(methods, benchmarks), keep_table=False)
     tried = main[(main["seed"] == main["seed"].min()) & (main["task"] != "sonnets")]
     tried = tried[tried.groupby(["task", "name"])["lr"].transform("nunique") > 1]  # others took another task's rate
     if len(tried):
@@ -79,6 +86,11 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
         if len(of_part):
             _save(folder, part.replace(" ", "-"), summarise(of_part, examples))
             drawn.add(part.replace(" ", "-"))
+    of_blocks = runs[(runs["part"] == "blocks") & runs["counts"]]
+    if len(of_blocks):
+        ranges = block_ranges(of_blocks, examples)
+        _save(folder, "blocks", ranges, figures.block_ranges(ranges))
+        drawn.add("blocks")
     table = runs[runs["part"] == "batch and rate"]
     if len(table):
         _save(folder, "batch-and-rate", table[["task", "method", "batch_size", "lr", "accuracy"]])
@@ -92,8 +104,7 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
     if (poems := results / f"{study}-sonnets.json").is_file():
         sonnets = json.loads(poems.read_text(encoding="utf-8"))
         scores = sonnet_scores(counted, sonnets)
-        reference = published[published["metric"] == PUBLISHED_SONNET_CHRF]
-        _save(folder, "sonnets", scores, figures.sonnet_scores(scores, reference))
+        _save(folder, "sonnets", scores, figures.sonnet_scores(scores, published))
         drawn.add("sonnets")
     if (path := results / f"{study}-multitask.parquet").is_file():
         table = pd.read_parquet(path)
@@ -123,7 +134,9 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         drawn.add("two-sides")
     if (results / "pretraining.csv").is_file():
         _save(folder, "worth", worth(pd.read_csv(results / "pretraining.csv")))
-        drawn.add("worth")
+        of_bases = needs([_of_base_study(name, results) for name in BASES if (results / f"{name}.csv").is_file()])
+        _save(folder, "needs", of_bases, figures.needs(of_bases))
+        drawn |= {"worth", "needs"}
     if (results / "alpha-accuracy.parquet").is_file():
         accuracy = pd.read_parquet(results / "alpha-accuracy.parquet")
         _save(folder, "alpha-accuracy", accuracy, figures.small_data(accuracy))
@@ -136,69 +149,11 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
     return drawn
 
 
-def alpha_gain(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """alpha-LoRA's dev accuracy minus LoRA's over the pairs of runs with the same examples, and its 95 % interval: one row."""
-    pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
-    gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
-    return pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}])
-
-
-def worth(runs: pd.DataFrame) -> pd.DataFrame:
-    """What pretraining is worth: one row for each task, method and base model, by the learning rate that was best on dev."""
-    best = runs.loc[runs.groupby(["task", "method", "base_model"])["accuracy"].idxmax()]
-    columns = ["task", "method", "base_model", "base_params", "lr", "epochs", "accuracy"]
-    columns += ["bag_of_words_accuracy", "majority_accuracy"]
-    return figures.ordered(best[columns], "task")
-
-
-def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds and dev
-    examples (`statistics.interval`).
-
-    The floors of each task stand as methods of their own: "majority class", "bag of words", "before training".
-    """
-    rows = []
-    for (task, name), group in runs.groupby(["task", "name"], sort=False):
-        per_example = examples[examples["run"].isin(group["run"])]
-        metric = "perplexity" if task == "sonnets" else "accuracy"
-        low, high = statistics.interval(statistics.scores(per_example), statistics.weights(per_example))
-        if task == "sonnets":
-            low, high = np.exp([low, high])
-        row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
-        row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
-        costs = ("trained_params", "trained_params_head", "seconds", "tokens_per_second", "peak_memory_mb", "steps")
-        row |= {column: group[column].mean() for column in ("macro_f1", *costs) if column in group}
-        row |= {
-            column: group[column].iloc[0]
-            for column in ("lr", "weight_decay", "batch_size", "epochs", "rank", "targets")
-        }
-        rows.append(row)
-    for task, group in runs.groupby("task", sort=False):
-        if "bag_of_words_accuracy" in group and group["bag_of_words_accuracy"].notna().any():
-            count = (examples["run"] == group.iloc[0]["run"]).sum()
-            for method, column in (("majority class", "majority_accuracy"), ("bag of words", "bag_of_words_accuracy")):
-                value = group.iloc[0][column]
-                low, high = statistics.wilson(value, count)
-                row = {"task": task, "method": method, "base_model": "", "metric": "accuracy", "value": value}
-                row |= {"low": low, "high": high, "trained_params": 0.0}
-                if method == "bag of words":
-                    row |= {"macro_f1": group.iloc[0]["bag_of_words_macro_f1"]}
-                    row |= {"trained_params": group.iloc[0]["bag_of_words_params"]}
-                rows.append(row)
-        elif "perplexity_before" in group and group["perplexity_before"].notna().any():
-            value = group.iloc[0]["perplexity_before"]
-            rows.append({"task": task, "method": "before training", "metric": "perplexity", "value": value})
-    return figures.ordered(pd.DataFrame(rows), "task", "method")
-
-
-def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
-    """The overlap scores and the form of each method's sonnets, and those of the floors below them."""
-    columns = ["chrf_whole", "chrf_continuation", "bleu_whole", "bleu_continuation"]
-    form = ["lines", "rhyme_rate", "copied_line_rate"]
-    ours = runs[runs["task"] == "sonnets"].groupby("name", sort=False)[columns + form].mean()
-    floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
-    ours = ours.loc[figures.in_order(ours.index)]
-    return pd.concat([ours, floors]).rename_axis("method").reset_index()
+def _of_base_study(study: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs of LoRA and of full fine-tuning that count, and the examples."""
+    runs = pd.read_csv(results / f"{study}.csv")
+    runs = runs[runs["part"].isin(["main", "bases"]) & runs["name"].isin(["lora", "full"]) & runs["counts"]]
+    return runs, pd.read_parquet(results / f"{study}-examples.parquet")
 
 
 def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:
@@ -206,7 +161,7 @@ def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table:
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
     if figure is not None:
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+        figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
 
 
 def _below(path: Path, root: Path) -> str:

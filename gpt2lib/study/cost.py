@@ -10,7 +10,8 @@ from gpt2lib.common.machine import matmul_peak
 from gpt2lib.data.load import load_task
 from gpt2lib.model import base
 from gpt2lib.model.config import Config
-from gpt2lib.study.plan import Run, default_values, notebook_parameters
+from gpt2lib.study.group import Run
+from gpt2lib.study.notebook import default_values
 from gpt2lib.tasks.parameters import method_of
 from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.objectives import LOGITS_AT_ONCE
@@ -34,7 +35,7 @@ def estimate(run: Run) -> Estimate | None:
     A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained; a
     frozen body is run once. Early stopping may end a run sooner.
     """
-    given = default_values(notebook_parameters(run.notebook)) | run.parameters
+    given = default_values(run.notebook) | run.parameters
     if not {"task", "method", "base_model", "epochs"} <= set(given):
         return None
     config = shape_of(given["base_model"])

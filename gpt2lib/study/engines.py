@@ -1,15 +1,25 @@
 """Where a study's notebooks run: as processes of this machine, or as tasks of a Ray cluster.
 
-An engine has `jobs`, how many runs it takes at a time, and `start(command, work, lock)`, which returns a job; a job has
+An engine has `jobs`, how many runs it takes at a time, and `start(command, work)`, which returns a job; a job has
 `poll()`, its exit code or None while it runs, and `stop()`.
 """
 
+import contextlib
 import ctypes
-import fcntl
+import json
 import os
+import platform
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
+
+import psutil
+from filelock import FileLock
+
+from gpt2lib.common.checks import one_line
+from gpt2lib.common.whole import write_json
 
 PATIENCE = 20.0  # seconds that a notebook has to end when it is told to
 
@@ -25,25 +35,41 @@ class Processes:
         self.jobs = jobs or (1 if torch.cuda.is_available() else max(1, min(8, cores)))
         self.threads = max(1, cores // self.jobs)
 
-    def start(self, command: list[str], work: Path, lock) -> "Process":
-        """The process inherits the lock, so that a study that was killed cannot be started again while a notebook of it
-        still runs."""
-        return Process(_popen(command, work, os.environ | _threads(self.threads), pass_fds=[lock.fileno()]))
+    def start(self, command: list[str], work: Path) -> "Process":
+        return Process(_popen(command, work, os.environ | _threads(self.threads)))
 
 
 class Process:
-    """A job in a process group of its own."""
+    """A job: papermill, and the kernel that it started."""
 
     def __init__(self, process: subprocess.Popen):
         self.process, self.poll = process, process.poll
 
     def stop(self) -> None:
-        os.killpg(self.process.pid, signal.SIGTERM)
+        """End all of it: politely, and after PATIENCE by force."""
         try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:  # papermill, which waits for its kernel's farewell
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            parent = psutil.Process(self.process.pid)
+            family = [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            family = []
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    end(process)
+            family = psutil.wait_procs(family, PATIENCE)[1]
+        self.process.wait()
+
+
+def alive(work: Path) -> bool:
+    """Whether the notebook that was last started in this folder, by this machine, still runs."""
+    try:
+        known = json.loads((work / "process.json").read_text(encoding="utf-8"))
+        process = psutil.Process(known["pid"])
+        # numbers of processes are used again, but not at the same time
+        same = abs(process.create_time() - known["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return known["machine"] == platform.node() and same
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return False
 
 
 class Ray:
@@ -65,7 +91,7 @@ class Ray:
             if not ray.is_initialized():
                 ray.init(address=address or None, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError) as error:
-            raise ValueError(f"no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}") from None
+            raise ValueError(f"no Ray cluster at {address!r}: {one_line(error)}") from None
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         self.jobs = jobs or max(1, gpus or cores)
@@ -74,7 +100,7 @@ class Ray:
         self.environment = {k: v for k, v in os.environ.items() if k.startswith(("GPT2LIB_", "HF_"))}
         self.environment |= _threads(each.get("num_cpus", 1))
 
-    def start(self, command: list[str], work: Path, lock) -> "Task":
+    def start(self, command: list[str], work: Path) -> "Task":
         return Task(self.ray, self.execute.remote(command, str(work.resolve()), self.environment))
 
 
@@ -90,7 +116,7 @@ class Task:
         try:
             return self.ray.get(self.reference)
         except self.ray.exceptions.RayError as error:
-            raise OSError(f"the Ray cluster lost a run: {str(error).strip().splitlines()[0]}") from None
+            raise OSError(f"the Ray cluster lost a run: {one_line(error)}") from None
 
     def stop(self) -> None:
         self.ray.cancel(self.reference, force=True)
@@ -99,27 +125,36 @@ class Task:
 def execute(command: list[str], work: str, environment: dict[str, str]) -> int:
     """What a worker does: run the notebook, at most once at a time on the whole cluster; returns its exit code.
 
-    The lock on shared storage lets a second attempt wait for the end of a first one whose worker was lost but whose
-    notebook was not; if that one has finished the run, nothing is left to do.
+    The lock on shared storage keeps two workers apart. A second attempt waits for the end of a first one whose worker was
+    lost but whose notebook was not; if that one has finished the run, nothing is left to do.
     """
     folder = Path(work)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
+        while alive(folder):
+            time.sleep(1)
         if (folder / "result.json").is_file():
             return 0
         (folder / "worker.txt").write_text(str(os.getpid()), encoding="utf-8")
-        process = _popen(
-            command, folder, os.environ | environment, pass_fds=[lock.fileno()], preexec_fn=_die_with_parent
-        )
-        return process.wait()
+        tied = {"preexec_fn": _die_with_parent} if sys.platform == "linux" else {}
+        return _popen(command, folder, os.environ | environment, **tied).wait()
 
 
 def _popen(command: list[str], work: Path, environment: dict[str, str], **settings) -> subprocess.Popen:
+    """Start it in a session of its own, so that Ctrl-C reaches it through `stop` alone, and note which process it is."""
     environment |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with (work / "log.txt").open("w", encoding="utf-8") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, **settings
         )
+    try:
+        created = psutil.Process(process.pid).create_time()
+        write_json(work / "process.json", {"pid": process.pid, "created": created, "machine": platform.node()})
+    except psutil.NoSuchProcess:  # it has ended already
+        pass
+    except OSError:
+        process.kill()
+        raise
+    return process
 
 
 def _threads(count: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from gpt2lib import adapters
+from gpt2lib.common.checks import check_name
 from gpt2lib.common.machine import environment, processes
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.data.load import TaskData
@@ -32,9 +33,8 @@ def write_run(
     """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
     example), the trained weights (adapter/ and head.safetensors), and last of all result.json. Nothing if folder is "".
 
-    metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`); result.json has
-    `selection` beside them, what the kept weights reached where the epoch was chosen. test_predictions: texts for
-    sonnets; classes are predicted here. files: further JSON files, by name. trial: data.dev is a part of the training
+    metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`). test_predictions: texts
+    for sonnets; classes are predicted here. files: further JSON files, by name. trial: data.dev is a part of the training
     data (see `data.split`), so nothing is to be handed in.
     """
     if not folder:
@@ -87,6 +87,7 @@ def write_run(
         | _settings(settings)
         | training_facts(progress)
         | {"metric": model.metric, "sign": model.sign, "metrics": metrics}
+        # what the kept weights reached where they were chosen: it may be another part of the data than `metrics` is of
         | {"selection": {key: value for key, value in progress.best.items() if key in metrics}}
         | environment(),
     )
@@ -94,8 +95,13 @@ def write_run(
 
 def write_tables(folder: str | Path, tables: dict[str, pd.DataFrame], about: dict) -> None:
     """Write the record of a run whose result is tables: tables/NAME.csv, and result.json with `about`. Nothing if folder
-    is ""."""
-    if not folder:
+    is "". Of several processes one writes. Raises ValueError for a name with a dash: it parts the names of collected tables.
+    """
+    for name in tables:
+        check_name("a table's name", name)
+        if "-" in name:
+            raise ValueError(f"a table's name must be without a dash, not {name!r}")
+    if not folder or not processes().is_main_process:
         return
     folder = Path(folder)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
@@ -116,7 +122,7 @@ def write_pretraining(
 ) -> None:
     """Write the record of a pretrained base model beside its folder: history.csv, samples.json (prompts
     and what it wrote after them), result.json."""
-    if not folder:
+    if not folder or not processes().is_main_process:
         return
     folder = Path(folder)
     pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)

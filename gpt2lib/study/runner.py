@@ -4,107 +4,193 @@ A run works in RUNS/<study>/.work/<run>/ and, when its notebook has written resu
 RUNS/<study>/<run>/; so a folder there is a whole run. A run that was killed finds its checkpoint in its working folder.
 """
 
-import fcntl
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import yaml
-from tqdm import tqdm
+from filelock import FileLock, Timeout
 
-from gpt2lib.study.plan import Run, default_values, notebook_parameters, plan, rehearsal
-from gpt2lib.study.tables import collect
+from gpt2lib.common.checks import one_line
+from gpt2lib.common.whole import write_json, write_text
+from gpt2lib.study import tables
+from gpt2lib.study.board import Board
+from gpt2lib.study.engines import alive
+from gpt2lib.study.group import Run
+from gpt2lib.study.notebook import default_values
+from gpt2lib.study.plan import plan, rehearsal
+from gpt2lib.study.tables import TRIALS, Record
+
+LEFTOVERS = (
+    "checkpoint.pt",
+    "progress.json",
+    "parameters.yaml",
+    "worker.txt",
+    "process.json",
+    ".lock",
+)  # of a whole run
 
 
 class Study:
     """The runs of one TOML file and the folder they work in; holds a lock, so that no two processes run it at once."""
 
-    def __init__(self, path: str | Path, folder: str | Path = "runs", rehearse: bool = False):
-        """rehearse: two updates of every kind of run instead, see `plan.rehearsal`."""
+    def __init__(
+        self, path: str | Path, folder: str | Path = "runs", rehearse: bool = False, collected: str | Path | None = None
+    ):
+        """rehearse: two updates of every kind of run instead, see `plan.rehearsal`. collected: a folder of tables; runs
+        whose rows are there with the same parameters count as done."""
         self.name = Path(path).stem + "-rehearsal" * rehearse
         self.runs = rehearsal(plan(path)) if rehearse else plan(path)
+        self.by_name = {run.name: run for run in self.runs}
         self.folder = Path(folder) / self.name
+        self.collected = tables.read_table(Path(collected) / f"{self.name}.csv", self.name) if collected else {}
+        self.look()
+
+    def look(self) -> None:
+        """Read the records of all runs that have one here."""
+        self.here: dict[str, Record] = {}
+        self.damaged: dict[str, str] = {}
+        for run in self.runs:
+            try:
+                if (record := tables.read_run(self.folder / run.name)) is not None:
+                    self.here[run.name] = record
+                elif (self.folder / run.name).exists():
+                    self.damaged[run.name] = f"{self.folder / run.name} exists but holds no result.json; move it away"
+            except (ValueError, OSError) as error:
+                self.damaged[run.name] = f"{error}; move the folder away to do the run again"
 
     def done(self, run: Run | str) -> bool:
-        return (self.folder / getattr(run, "name", run) / "result.json").is_file()
+        return self.record(run) is not None
 
-    def parameters(self, run: Run) -> dict:
-        """The run's parameters, with the tuned one's best value if its trials are done."""
-        if not run.trials or run.name in run.trials:
+    def record(self, run: Run | str) -> Record | None:
+        """What is known of a finished run with just the parameters that it has now; None where there is nothing."""
+        run = self.by_name[run] if isinstance(run, str) else run
+        if not any(run.name in records for records in (self.here, self.collected)):
+            return None
+        if (parameters := self.parameters(run)) is None:
+            return None
+        wanted = run.notebook.stem, tables.parameters_text(default_values(run.notebook) | parameters)
+        for records in (self.here, self.collected):
+            if run.name in records:
+                row = records[run.name].row
+                if (row.get("notebook"), row.get("parameters")) == wanted:
+                    return records[run.name]
+        return None
+
+    def parameters(self, run: Run) -> dict | None:
+        """The run's parameters, with the best of the values that were tried; None while trials are missing, or if all of
+        them diverged."""
+        if not run.trials:
             return run.parameters
-        return run.parameters | {run.tuned: run.trials[self.best_trial(run)]}
-
-    def best_trial(self, run: Run) -> str | None:
-        """The name of the trial that did best on dev, of those that are done."""
-
-        def score(name: str) -> float:
-            result = json.loads((self.folder / name / "result.json").read_text(encoding="utf-8"))
-            return result["sign"] * result["metrics"][result["metric"]]
-
-        return max(filter(self.done, run.trials), key=score, default=None)
+        tried = [(value, self.record(name)) for name, value in run.trials.items()]
+        if any(record is None for _, record in tried) or (value := tables.best_value(tried)) is None:
+            return None
+        return run.parameters | {run.tuned: value}
 
     def run(self, engine, say=print) -> dict[str, str]:
         """Do what is missing on an engine (see `engines`); returns the error of every run that failed, by name.
 
         Ctrl-C, or an error, ends the notebooks that are running; their checkpoints stay.
         """
-        (self.folder / ".work").mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"{self.folder} is in use by another process that runs this study") from None
-            waiting = [run for run in self.runs if not self.done(run)]
-            say(f"{self.name}: {len(self.runs)} runs, {len(self.runs) - len(waiting)} done, {engine.jobs} at a time")
-            return self._run(waiting, engine, lock, say)
+        work = self.folder / ".work"
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", blocking=False):
+                if any(alive(folder) for folder in work.iterdir()):  # of a study that was itself killed
+                    raise Timeout(str(work))
+                self.look()
+                missing = self.missing()
+                elsewhere = sum(run.name not in self.here and self.done(run) for run in self.runs)
+                say(
+                    f"{self.name}: {len(self.runs)} runs, {len(self.runs) - len(missing)} done"
+                    f"{f' ({elsewhere} of them elsewhere)' if elsewhere else ''}, {engine.jobs} at a time"
+                )
+                return self._run(missing, engine, say)
+        except Timeout:
+            raise ValueError(f"{self.folder} is in use by another process that runs this study") from None
 
-    def _run(self, waiting: list[Run], engine, lock, say) -> dict[str, str]:
+    def missing(self) -> list[Run]:
+        """The runs that are to be done: those without a record, and those that these read files of."""
+        missing = {run.name for run in self.runs if not self.done(run)}
+        needed = set(missing)
+        while needed := {name for run in needed for name in self.by_name[run].reads} - set(self.here) - missing:
+            missing |= needed
+        return [run for run in self.runs if run.name in missing]
+
+    def _run(self, waiting: list[Run], engine, say) -> dict[str, str]:
         errors: dict[str, str] = {}
         running: dict[str, tuple] = {}  # the run, its job, and when it began
         board = Board(say)
-        say = board.say
         try:
             while waiting or running:
                 for run in list(waiting):
-                    if failed := run.needs & set(errors):
-                        errors[run.name] = f"not started: it needs {', '.join(sorted(failed))}"
+                    if len(running) >= engine.jobs:
+                        break
+                    if (error := self._hindrance(run, errors)) is not None:
                         waiting.remove(run)
-                    elif len(running) < engine.jobs and all(map(self.done, run.needs)):
+                        errors[run.name] = error
+                        board.say(f"FAILED  {run.name}: {error}")
+                    elif all(map(self.done, run.needs)) and run.reads <= set(self.here):
                         waiting.remove(run)
-                        running[run.name] = (run, engine.start(*self._prepare(run), lock), time.monotonic())
-                        say(f"start   {run.name}")
+                        if self.done(run) and run.name in self.here:  # its trials chose again what it was done with
+                            continue
+                        try:
+                            running[run.name] = (run, engine.start(*self._prepare(run)), time.monotonic())
+                            board.say(f"start   {run.name}")
+                        except OSError as error:
+                            errors[run.name] = f"could not be started: {error}"
+                            board.say(f"FAILED  {run.name}: {errors[run.name]}")
                 time.sleep(0.2)
                 board.show({name: self.folder / ".work" / name for name in running})
                 for name, (run, job, began) in list(running.items()):
                     if (code := job.poll()) is None:
                         continue
                     del running[name]
-                    if error := self._finish(run, code):
+                    try:
+                        error = self._finish(run, code)
+                    except OSError as failed:
+                        error = f"could not be completed: {failed}"
+                    if error:
                         errors[name] = error
-                        say(f"FAILED  {name}: {error}")
+                        board.say(f"FAILED  {name}: {error}")
                     else:
                         left = len(waiting) + len(running)
-                        say(f"done    {name} in {time.monotonic() - began:.0f} s; {left} left")
+                        how = "diverged" if self.here[name].row.get("diverged") else "done"
+                        board.say(f"{how:7} {name} in {time.monotonic() - began:.0f} s; {left} left")
         finally:
             for _, job, _ in running.values():  # only after an interrupt or an error of our own
                 job.stop()
             board.close()
         return errors
 
+    def _hindrance(self, run: Run, errors: dict[str, str]) -> str | None:
+        """Why a run cannot be done at all, if so."""
+        if failed := run.needs & set(errors):
+            return f"not started: it needs {', '.join(sorted(failed))}"
+        if run.name in self.damaged:
+            return self.damaged[run.name]
+        if run.trials and all(map(self.done, run.trials)) and self.parameters(run) is None:
+            return f"not started: every {run.tuned} that was tried diverged"
+        return None
+
     def _prepare(self, run: Run) -> tuple[list[str], Path]:
         """The command that executes the notebook, and the folder it works in."""
         work = self.folder / ".work" / run.name
-        work.mkdir(parents=True, exist_ok=True)
-        (work / "result.json").unlink(missing_ok=True)
         parameters = {"out": str(work.resolve())}
         for key, value in self.parameters(run).items():
             if isinstance(value, str) and value.startswith("run:"):
                 value = str((self.folder / value.removeprefix("run:")).resolve())
             parameters[key] = value
         # papermill reads YAML, to which JSON's 1e-05 is a string
-        (work / "parameters.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+        text, file = yaml.safe_dump(parameters, sort_keys=False), work / "parameters.yaml"
+        if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
+            shutil.rmtree(work)  # its checkpoint is of other parameters
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "result.json").unlink(missing_ok=True)
+        write_text(file, text)
         command = [
             sys.executable,
             "-m",
@@ -112,75 +198,70 @@ class Study:
             str(run.notebook.resolve()),
             str(work.resolve() / "notebook.ipynb"),
         ]
-        command += ["-f", str(work.resolve() / "parameters.yaml"), "-k", "python3", "--no-progress-bar"]
+        command += ["-f", str(file.resolve()), "-k", "python3", "--no-progress-bar"]
         return command, work
 
     def _finish(self, run: Run, returncode: int) -> str | None:
         """Complete the record and rename the folder, or say in one line what went wrong; the working folder stays then."""
         work, final = self.folder / ".work" / run.name, self.folder / run.name
         result_path = work / "result.json"
-        if returncode or not result_path.is_file():
-            lines = (work / "log.txt").read_text(encoding="utf-8").strip().splitlines()
+        parameters = default_values(run.notebook) | self.parameters(run)
+        about = {"study": self.name, "run": run.name, "part": run.part, "notebook": run.notebook.stem}
+        if returncode and run.part == TRIALS and _error_of(work) == "FloatingPointError":
+            about |= {
+                key: parameters.get(key, "") for key in ("task", "method", "base_model", "seed", "lr", "batch_size")
+            }
+            write_json(result_path, about | {"diverged": True, "sign": 1, "metric": "", "metrics": {}, "versions": {}})
+        elif returncode or not result_path.is_file():
+            lines = (work / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
             last = next((line for line in reversed(lines) if line.strip()), "no output")
             if not returncode:
                 last = f"the notebook ended without writing result.json; last output: {last}"
             return f"{last} (see {work / 'log.txt'})"
-        parameters = default_values(notebook_parameters(run.notebook)) | self.parameters(run)
-        result = json.loads(result_path.read_text(encoding="utf-8"))
-        result = {"study": self.name, "run": run.name, "part": run.part, "notebook": run.notebook.stem} | result
-        result_path.write_text(json.dumps(result | {"parameters": parameters}, indent=2) + "\n", encoding="utf-8")
-        for leftover in ("checkpoint.pt", "progress.json", "parameters.yaml", "worker.txt", ".lock"):
-            (work / leftover).unlink(missing_ok=True)
-        if final.exists():  # a folder without result.json: somebody's, or half deleted
-            return f"{final} exists but holds no result.json; remove it"
+        try:
+            result = json.loads(result_path.read_text(encoding="utf-8"))
+            write_json(result_path, about | result | {"tuned": run.tuned, "parameters": parameters})
+            record = tables.read_run(work)
+        except (ValueError, TypeError) as error:
+            return f"the notebook's result.json is no record ({one_line(error)})"
+        if run.name in self.here:  # with other parameters
+            old = self.folder / ".replaced"
+            old.mkdir(exist_ok=True)
+            os.rename(final, old / f"{run.name}-{len(list(old.iterdir()))}")
+        if final.exists():
+            return f"{final} exists, made meanwhile by somebody else; move it away"
         os.rename(work, final)
+        for leftover in LEFTOVERS:
+            (final / leftover).unlink(missing_ok=True)
+        self.here[run.name] = Record(record.row, final)
         return None
 
-    def collect(self, folder: str | Path = "report/results") -> Path:
-        """Write the tables of all finished runs, see `collect.collect`; returns the path of the main one."""
-        done = [run for run in self.runs if self.done(run)]
-        lost = {run.name for run in done if run.name in run.trials and run.name != self.best_trial(run)}
+    def collect(self, folder: str | Path = "report/results", force: bool = False) -> Path:
+        """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the path
+        of the main one."""
+        folder = Path(folder)
+        self.collected = tables.read_table(folder / f"{self.name}.csv", self.name, force)
+        self.look()
+        records = [self.record(run) for run in self.runs]
         missing = [
             {"run": run.name, "part": run.part, "notebook": run.notebook.stem, "task": run.parameters.get("task", "")}
-            for run in self.runs
-            if not self.done(run)
+            for run, record in zip(self.runs, records, strict=True)
+            if record is None
         ]
-        return collect(self.name, [self.folder / run.name for run in done], Path(folder), lost, missing)
+        # where the study's file puts a run now, whatever it said when it was done
+        done = [
+            Record(record.row | {"part": run.part}, record.folder)
+            for run, record in zip(self.runs, records, strict=True)
+            if record is not None
+        ]
+        return tables.collect(self.name, done, folder, missing, force)
 
 
-class Board:
-    """What a study shows: events as they come, and one line for each run under way, rewritten in place on a terminal and
-    said twice a minute elsewhere, if there is news."""
-
-    def __init__(self, say):
-        self.live = sys.stderr.isatty()
-        self.say = tqdm.write if self.live else say
-        self.bars, self.lines, self.shown = {}, {}, time.monotonic()
-
-    def show(self, running: dict[str, Path]) -> None:
-        if time.monotonic() - self.shown < (1 if self.live else 30):
-            return
-        self.shown = time.monotonic()
-        for name in [name for name in self.bars if name not in running]:
-            self.bars.pop(name).close()
-        for name, work in running.items():
-            try:
-                now = json.loads((work / "progress.json").read_text(encoding="utf-8"))
-            except (FileNotFoundError, json.JSONDecodeError):
-                continue
-            line = (
-                f"{name}: step {now['step']}/{now['steps']}, loss {now['loss']:.3f}, "
-                f"{now['tokens_per_second']:.0f} tokens/s, {now['seconds_left'] / 60:.1f} min left"
-            )
-            if not self.live:
-                if self.lines.get(name) != line:
-                    self.lines[name] = line
-                    self.say(line)
-                continue
-            if name not in self.bars:
-                self.bars[name] = tqdm(bar_format="{desc}", leave=False)
-            self.bars[name].set_description_str(line)
-
-    def close(self) -> None:
-        for bar in self.bars.values():
-            bar.close()
+def _error_of(work: Path) -> str:
+    """The kind of error that ended a notebook; "" if it did not end by one."""
+    try:
+        cells = json.loads((work / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        return next((output["ename"] for output in outputs if output["output_type"] == "error"), "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

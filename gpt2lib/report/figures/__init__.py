@@ -1,0 +1,55 @@
+"""Every figure, by subject: a table or a tensor in, a matplotlib figure out. Only this folder plots.
+
+The report and the notebooks call the functions through this package, `figures.methods(table)`.
+"""
+
+from gpt2lib.report.figures.adapters import (
+    alpha_agreement,
+    alpha_paths,
+    row_alphas,
+    singular_values,
+    splines,
+    token_graph,
+)
+from gpt2lib.report.figures.bases import attention_maps, block_ranges, needs, positions, pretraining, trials
+from gpt2lib.report.figures.benchmarks import two_sides, waterfall
+from gpt2lib.report.figures.comparison import methods
+from gpt2lib.report.figures.costs import cost
+from gpt2lib.report.figures.sonnets import overlap_floors, sonnet_scores
+from gpt2lib.report.figures.theme import in_order, method_colour, ordered, title
+from gpt2lib.report.figures.theory import accuracy_over_alpha, best_alphas, gain_map, small_data
+from gpt2lib.report.figures.training import confusion, curves, learning_curve, learning_curves, rates
+
+__all__ = [
+    "accuracy_over_alpha",
+    "alpha_agreement",
+    "alpha_paths",
+    "attention_maps",
+    "best_alphas",
+    "block_ranges",
+    "confusion",
+    "cost",
+    "curves",
+    "gain_map",
+    "in_order",
+    "learning_curve",
+    "learning_curves",
+    "method_colour",
+    "methods",
+    "needs",
+    "ordered",
+    "overlap_floors",
+    "positions",
+    "pretraining",
+    "rates",
+    "row_alphas",
+    "singular_values",
+    "small_data",
+    "sonnet_scores",
+    "splines",
+    "title",
+    "token_graph",
+    "trials",
+    "two_sides",
+    "waterfall",
+]

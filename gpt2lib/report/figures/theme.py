@@ -1,0 +1,174 @@
+"""The theme of all figures: one style, one colour and title for each method, one order of tasks and methods.
+
+Figures are drawn at the size that they have on the report's page, so that their type is the size it says.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH = 6.5  # of the report's text, in inches; no figure is wider
+HALF = 2.95  # of a figure that stands beside text or another figure
+
+sns.set_theme(
+    style="whitegrid",
+    palette="colorblind",
+    rc={
+        "figure.dpi": 110,
+        "svg.hashsalt": "gpt2lib",
+        "font.size": 8,
+        "axes.titlesize": 8.5,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7,
+        "legend.title_fontsize": 7,
+        "axes.linewidth": 0.8,
+        "axes.edgecolor": "0.6",
+        "grid.linewidth": 0.5,
+        "grid.color": "0.88",
+        "lines.linewidth": 1.3,
+        "lines.markersize": 4,
+        "xtick.major.pad": 2,
+        "ytick.major.width": 0.6,
+        "ytick.major.size": 2.5,
+        "ytick.major.pad": 2,
+    },
+)
+PALETTE = sns.color_palette("colorblind")
+MAIN = PALETTE[0]  # of a figure that needs one colour only
+GREY = (0.45, 0.45, 0.45)  # of floors, references and whatever is not ours
+LIGHT = (0.68, 0.68, 0.68)  # of what stands behind
+COLOURS = {
+    "last-linear": PALETTE[0],
+    "full": PALETTE[1],
+    "lora": PALETTE[2],
+    "krona": PALETTE[3],
+    "alpha-lora": PALETTE[4],
+    "graph-lora": PALETTE[5],
+    "kan-lora": PALETTE[9],
+    "krona-b": "#882255",
+    "krona-b-res": "#999933",
+}
+TITLES = {
+    "last-linear": "last layer",
+    "full": "full fine-tuning",
+    "lora": "LoRA",
+    "krona": "KronA",
+    "alpha-lora": "alpha-LoRA",
+    "graph-lora": "Graph LoRA",
+    "kan-lora": "Hybrid-KAN LoRA",
+    "krona-b": "KronA_B",
+    "krona-b-res": "KronA_B_res",
+}
+FLOOR_STYLES = {"majority class": "--", "bag of words": ":", "before training": "-."}
+TASK_TITLES = {"sst": "SST (5 classes)", "cfimdb": "CFIMDB", "quora": "Quora pairs", "sonnets": "Sonnets"}
+TASK_TITLES |= {"glue/rte": "RTE", "glue/mrpc": "MRPC", "glue/cola": "CoLA", "glue/sst2": "SST-2"}
+PLACES = {name: i for i, name in enumerate([*TASK_TITLES, *COLOURS])}  # the order of tasks and methods everywhere
+
+
+def panels(
+    lines: int = 1, columns: int = 1, width: float = WIDTH, height: float = 2.4, layout: str = "constrained", **more
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels [lines, columns], which lay themselves out; "compressed" suits panels of a fixed shape."""
+    return plt.subplots(lines, columns, figsize=(width, height), layout=layout, squeeze=False, **more)
+
+
+def done(figure: Figure, legend: bool = False) -> Figure:
+    """The figure, with one legend above all panels if asked for."""
+    found = {}
+    if legend:
+        for axis in figure.axes:
+            found |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    if found:
+        columns = min(len(found), max(1, int(figure.get_size_inches()[0] / 1.25)))
+        figure.legend(found.values(), found.keys(), loc="outside upper center", ncol=columns, frameon=False)
+    plt.close(figure)  # a notebook shows the figure that a cell returns; left open, it would be shown twice
+    return figure
+
+
+def method_of(name: str) -> str:
+    """The method of a run's name, without the setting that may follow it: "lora r=4" is a "lora"."""
+    return name if name in COLOURS else name.split(" ")[0] if name.split(" ")[0] in COLOURS else name
+
+
+def method_colour(name: str):
+    """A method's colour, lighter or darker for its variants; grey for what is not a method."""
+    method = method_of(name)
+    colour = COLOURS.get(method, GREY)
+    if " r=" not in name or method == name:
+        return colour
+    rank = int(name.split(" r=")[1].split()[0])
+    return sns.light_palette(colour, 5)[2] if rank < 8 else sns.dark_palette(colour, 5)[2]
+
+
+def title(name: str) -> str:
+    """What a reader calls a task or a method, with its rank or what else its name says."""
+    if name in TASK_TITLES:
+        return TASK_TITLES[name]
+    method = method_of(name)
+    return TITLES.get(method, method) + name.removeprefix(method).replace(" r=", ", rank ")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Methods in the order of their colours, which is the same in every figure and table, variants after their method;
+    unknown ones (floors) last."""
+    return sorted(dict.fromkeys(names), key=_place)
+
+
+def ordered(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The rows with tasks and methods in the order that they have in every figure and table; unknown ones (floors) last."""
+    return table.sort_values(list(columns), key=lambda column: column.map(_place), kind="stable", ignore_index=True)
+
+
+def spread(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """The values moved apart as little as need be, so that labels a gap high do not hide each other, between low and high."""
+    order = np.argsort(values, kind="stable")
+    steps = gap * np.arange(len(order))
+    free = np.asarray(values, dtype=float)[order] - steps  # to be made non-decreasing: pool neighbours that are not
+    pools: list[list[float]] = []
+    for value in free:
+        pools.append([value])
+        while len(pools) > 1 and np.mean(pools[-2]) >= np.mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    moved = np.concatenate([np.full(len(pool), np.mean(pool)) for pool in pools]) if pools else free
+    if np.isfinite([low, high]).all():
+        moved = np.clip(moved, low, max(low, high - steps[-1] if len(steps) else high))
+    placed = np.empty(len(order))
+    placed[order] = moved + steps
+    return placed
+
+
+def label_lines(axis: Axes, ends: dict[str, tuple[float, float]], colours: dict[str, tuple], size: float = 6.5) -> None:
+    """Write each line's name at its end, moved apart where they would hide each other. Fix the axis' limits first."""
+    left, right = axis.get_xlim()
+    low, high = axis.get_ylim()
+    height = axis.figure.get_size_inches()[1] / axis.get_gridspec().nrows * 0.72  # about what titles and labels leave
+    gap = (high - low) * 1.15 * size / 72 / height
+    near = 0.12 * (right - left)
+    rest = sorted(ends, key=lambda name: ends[name][0])
+    while rest:  # lines that end at about the same place share a column of labels
+        first = ends[rest[0]][0]
+        names = [name for name in rest if ends[name][0] - first <= near]
+        rest = rest[len(names) :]
+        x = max(ends[name][0] for name in names) + 0.04 * (right - left)
+        places = spread([ends[name][1] for name in names], gap, low + gap / 2, high - gap / 2)
+        for name, place in zip(names, places, strict=True):
+            line = dict(arrowstyle="-", color=colours[name], linewidth=0.5, shrinkA=0, shrinkB=1, relpos=(0, 0.5))
+            axis.annotate(
+                name, ends[name], (x, place), color=colours[name], fontsize=size, va="center", arrowprops=line
+            )
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Where a task or method stands; ranks among the variants by their number."""
+    method = method_of(name)
+    variant = name.removeprefix(method)
+    return PLACES.get(method, len(PLACES)), f"{int(variant[3:]):4d}" if variant.startswith(" r=") and variant[
+        3:
+    ].isdigit() else variant

@@ -1,0 +1,116 @@
+"""What the report says of a study: tables of results with intervals, floors and costs, from its collected runs."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from gpt2lib.report import figures, statistics
+
+FLOORS = ("majority class", "bag of words")
+
+
+def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
+    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds and dev
+    examples (`statistics.interval`).
+
+    The floors of each task stand as methods of their own: "majority class", "bag of words", "before training".
+    """
+    rows = []
+    for (task, name), group in runs.groupby(["task", "name"], sort=False):
+        per_example = examples[examples["run"].isin(group["run"])]
+        metric = "perplexity" if task == "sonnets" else "accuracy"
+        low, high = statistics.interval(statistics.scores(per_example), statistics.weights(per_example))
+        if task == "sonnets":
+            low, high = np.exp([low, high])
+        row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
+        row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
+        costs = ("trained_params", "trained_params_head", "seconds", "tokens_per_second", "peak_memory_mb", "steps")
+        row |= {column: group[column].mean() for column in ("macro_f1", *costs) if column in group}
+        row |= {
+            column: group[column].iloc[0]
+            for column in ("lr", "weight_decay", "batch_size", "epochs", "rank", "targets")
+        }
+        rows.append(row)
+    for task, group in runs.groupby("task", sort=False):
+        if "bag_of_words_accuracy" in group and group["bag_of_words_accuracy"].notna().any():
+            count = (examples["run"] == group.iloc[0]["run"]).sum()
+            for method, column in (("majority class", "majority_accuracy"), ("bag of words", "bag_of_words_accuracy")):
+                value = group.iloc[0][column]
+                low, high = statistics.wilson(value, count)
+                row = {"task": task, "method": method, "base_model": "", "metric": "accuracy", "value": value}
+                row |= {"low": low, "high": high, "trained_params": 0.0}
+                if method == "bag of words":
+                    row |= {"macro_f1": group.iloc[0]["bag_of_words_macro_f1"]}
+                    row |= {"trained_params": group.iloc[0]["bag_of_words_params"]}
+                rows.append(row)
+        elif "perplexity_before" in group and group["perplexity_before"].notna().any():
+            value = group.iloc[0]["perplexity_before"]
+            rows.append({"task": task, "method": "before training", "metric": "perplexity", "value": value})
+    return figures.ordered(pd.DataFrame(rows), "task", "method")
+
+
+def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
+    """The overlap scores and the form of each method's sonnets, and those of the floors below them."""
+    columns = ["chrf_whole", "chrf_continuation", "bleu_whole", "bleu_continuation"]
+    form = ["lines", "rhyme_rate", "copied_line_rate"]
+    ours = runs[runs["task"] == "sonnets"].groupby("name", sort=False)[columns + form].mean()
+    floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
+    ours = ours.loc[figures.in_order(ours.index)]
+    return pd.concat([ours, floors]).rename_axis("method").reset_index()
+
+
+def alpha_gain(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """alpha-LoRA's dev accuracy minus LoRA's over the pairs of runs with the same examples, and its 95 % interval: one row."""
+    pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
+    gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
+    return pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}])
+
+
+def worth(runs: pd.DataFrame) -> pd.DataFrame:
+    """What pretraining is worth: one row for each task, method and base model, by the learning rate that was best on dev."""
+    best = runs.loc[runs.groupby(["task", "method", "base_model"])["accuracy"].idxmax()]
+    columns = ["task", "method", "base_model", "base_params", "lr", "epochs", "accuracy"]
+    columns += ["bag_of_words_accuracy", "majority_accuracy"]
+    return figures.ordered(best[columns], "task")
+
+
+def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
+    """Dev accuracy by task, base and method, from those that know nothing of the language to those that know much: columns
+    task, method ("" for a floor), base (its title), value, low, high.
+
+    studies: (runs, examples) each; of a base's runs of one task and method at several learning rates, the best on dev count.
+    Where two studies have the same, the later one's stands.
+    """
+    parts = []
+    for runs, examples in studies:
+        runs = runs[(runs["task"] != "sonnets") & runs["accuracy"].notna()]
+        for base, group in runs.groupby("base_model", sort=False):
+            of_rate = group.groupby(["task", "name", "lr"])["accuracy"].transform("mean")
+            best = of_rate == of_rate.groupby([group["task"], group["name"]]).transform("max")
+            found = summarise(group[best], examples)
+            random = base.startswith("untrained ")
+            found["base"] = f"{base.removeprefix('untrained ')}, random" if random else base
+            found["knows"] = 0 if random else group["base_params"].iloc[0]  # what was not trained knows nothing
+            for i, name in enumerate(FLOORS):
+                floor = found["method"] == name
+                found.loc[floor, ["base", "method", "knows"]] = name, "", i - len(FLOORS)
+            parts.append(found)
+    table = pd.concat(parts).drop_duplicates(["task", "method", "base"], keep="last")
+    table = figures.ordered(table.sort_values("knows", kind="stable"), "task")
+    return table[["task", "method", "base", "value", "low", "high"]]
+
+
+def block_ranges(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
+    """Dev accuracy and time by the range of blocks that is adapted: columns task, first, end (behind the last), value, low,
+    high, seconds.
+
+    runs: their column `layers` says which, "12 24" for blocks 12 to 23.
+    """
+    parts = []
+    for layers, group in runs.groupby("layers"):
+        first, end = (int(number) for number in re.findall(r"\d+", layers))
+        found = summarise(group, examples)
+        parts.append(found[found["seconds"].notna()].assign(first=first, end=end))
+    table = figures.ordered(pd.concat(parts), "task")
+    return table[["task", "first", "end", "value", "low", "high", "seconds"]]

@@ -1,0 +1,165 @@
+"""One [[runs]] entry of a study's file, and the runs that it stands for."""
+
+import hashlib
+import itertools
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpt2lib.common.checks import check_name
+from gpt2lib.study.notebook import checked, default_values, notebook_parameters
+from gpt2lib.study.tables import TRIALS
+from gpt2lib.tasks.parameters import method_of
+
+KEYS = {  # of a group, and what each must be
+    "notebook": str,
+    "name": str,
+    "part": str,
+    "tune_seeds": list,
+    "parameters": dict,
+    "grid": dict,
+    "tune": dict,
+    "trial_parameters": dict,
+}
+SAME = ("method", "base_model", "rank", "budget")  # what runs share that may take their value from each other's trials
+WHAT = {str: "a text", list: "a list", dict: "a table"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook and its parameters; `name` is that of its folder.
+
+    tuned: the parameter that trials choose, "" if none, and which one trials try. trials: the value that each of them
+    tries, by name; none for a trial itself.
+    """
+
+    name: str
+    notebook: Path
+    parameters: dict
+    part: str = "main"
+    tuned: str = ""
+    trials: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> set[str]:
+        """The names of the runs whose files it reads."""
+        values = [v for v in self.parameters.values() if isinstance(v, str) and v.startswith("run:")]
+        return {value.removeprefix("run:").split("/")[0] for value in values}
+
+    @property
+    def needs(self) -> set[str]:
+        """The names of the runs that must be done before it: whose files it reads, or that try values for it."""
+        return self.reads | set(self.trials)
+
+
+class Group:
+    """One [[runs]] entry of a study's file."""
+
+    def __init__(self, content: dict, defaults: dict, folder: Path, where: str):
+        if "notebook" not in content or set(content) - set(KEYS):
+            raise ValueError(f"{where}: give notebook, and optionally others of {sorted(KEYS)}; not {sorted(content)}")
+        for key, value in content.items():
+            if not isinstance(value, KEYS[key]):
+                raise ValueError(f"{where}: {key} must be {WHAT[KEYS[key]]}, not {value!r}")
+        check_name(f"{where}: notebook", content["notebook"])
+        if "name" in content:
+            check_name(f"{where}: name", content["name"])
+        if content.get("part") == TRIALS:
+            raise ValueError(f"{where}: part {TRIALS!r} is for the trials of tune")
+        self.where, self.content = where, content
+        self.notebook = folder / f"{content['notebook']}.ipynb"
+        if not self.notebook.is_file():
+            raise ValueError(f"{where}: there is no notebook {self.notebook}")
+        self.known = notebook_parameters(self.notebook)
+        self.shared = {key: value for key, value in defaults.items() if key in self.known}
+        self.shared |= content.get("parameters", {})
+        self.grid, self.tune = content.get("grid", {}), content.get("tune", {})
+        self.different = content.get("trial_parameters", {})
+        self.elsewhere = next((task for task in self.tune.values() if isinstance(task, str)), "")
+        for table, lists in (("grid", self.grid), ("tune", {} if self.elsewhere else self.tune)):
+            if empty := [key for key, values in lists.items() if not isinstance(values, list) or not values]:
+                raise ValueError(f"{where}: {table}.{empty[0]} must be a list that is not empty")
+        self._check_tune()
+
+    def _check_tune(self) -> None:
+        if len(self.tune) > 1:
+            raise ValueError(f"{self.where}: tune takes one parameter, not {', '.join(self.tune)}")
+        first = self.grid.get("seed", [self.shared.get("seed", 0)])[:1]
+        self.seeds = self.content.get("tune_seeds", first)
+        trials = self.tune and not self.elsewhere
+        if not trials and ({"tune_seeds", "trial_parameters"} & set(self.content)):
+            raise ValueError(f"{self.where}: tune_seeds and trial_parameters are for the trials of a list in tune")
+        if not self.seeds or len({repr(seed) for seed in self.seeds}) < len(self.seeds):
+            raise ValueError(f"{self.where}: tune_seeds must be different seeds, not {self.seeds!r}")
+        if wrong := set(self.tune) & {"seed", *self.grid, *self.different}:
+            raise ValueError(f"{self.where}: {sorted(wrong)} cannot be tuned and stand elsewhere, too")
+        if wrong := set(self.different) & ({"seed"} | set(self.grid)):
+            raise ValueError(
+                f"{self.where}: {sorted(wrong)} cannot be among the trial_parameters; tune_seeds and grid say it"
+            )
+
+    def runs(self, earlier: list[Run]) -> list[Run]:
+        combinations = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        if not self.tune:
+            return [self.run(chosen) for chosen in combinations]
+        ((tuned, candidates),) = self.tune.items()
+        if self.elsewhere:
+            return [self.run(chosen, tuned, self.trials_elsewhere(earlier, tuned, chosen)) for chosen in combinations]
+        trials: dict[str, Run] = {}
+        runs = []
+        for chosen in combinations:
+            group = {key: value for key, value in chosen.items() if key != "seed"}
+            mine = [self.trial(group, tuned, value, seed) for value in candidates for seed in self.seeds]
+            trials |= {run.name: run for run in mine}
+            runs.append(self.run(chosen, tuned, {run.name: run.parameters[tuned] for run in mine}))
+        return [run for run in trials.values() if run not in earlier] + runs
+
+    def trials_elsewhere(self, earlier: list[Run], tuned: str, chosen: dict) -> dict:
+        """The trials of an earlier group on another task that had the same method, base model and size."""
+
+        def key(parameters: dict) -> list:
+            return [parameters.get(name) for name in ("task", *SAME)]
+
+        wanted = key(self.shared | chosen | {"task": self.elsewhere})
+        for run in earlier:
+            if run.tuned == tuned and run.trials and key(run.parameters) == wanted:
+                return run.trials
+        raise ValueError(
+            f"{self.where}: tune.{tuned} = {self.elsewhere!r}, but no earlier group tries values of {tuned} on that task "
+            f"with the same {', '.join(SAME)} as {chosen}"
+        )
+
+    def run(self, chosen: dict, tuned: str = "", trials: dict | None = None) -> Run:
+        parameters = self.checked(self.shared | chosen)
+        parameters.pop(tuned, None)
+        name = self.content.get("name") or self.name([*chosen.values()], parameters, tuned)
+        return Run(name, self.notebook, parameters, self.content.get("part", "main"), tuned, trials or {})
+
+    def trial(self, chosen: dict, tuned: str, value, seed) -> Run:
+        parameters = self.checked(self.shared | chosen | self.different | {tuned: value, "seed": seed})
+        name = self.name(["trial", *chosen.values(), value, seed], parameters, "")
+        return Run(name, self.notebook, parameters, TRIALS, tuned)
+
+    def checked(self, parameters: dict) -> dict:
+        """The parameters as the notebook wants them, if its method can be made from them."""
+        parameters = checked(parameters, self.notebook, self.where)
+        given = default_values(self.notebook) | parameters
+        if "method" in given:
+            try:
+                method_of(given | {"budget": 0})  # a budget needs the base model's shape
+            except ValueError as error:
+                raise ValueError(f"{self.where}: {error}") from None
+        return parameters
+
+    def name(self, chosen: list, parameters: dict, tuned: str) -> str:
+        """What tells it apart from its group's other runs, and six digits that tell it apart from all others. It stays the
+        same when a notebook gains a parameter, or a value is tried that was not before."""
+        everything = [self.content["notebook"], parameters, tuned]
+        digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+        return plain_name("-".join([*(str(value)[:40] for value in chosen), digest[:6]]))
+
+
+def plain_name(name: str) -> str:
+    """What is left of a text as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip(".-")
