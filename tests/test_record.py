@@ -45,6 +45,7 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
 
     result = json.loads((out / "result.json").read_text())
     assert result["metrics"] == metrics and result["source"] == "toy" and result["base_model"] == "tiny"
+    assert result["selection"] == pytest.approx(metrics, rel=1e-5)  # of the same examples, in batches of another size
     assert result["steps"] == 2 and result["seconds"] > 0 and result["peak_memory_mb"] > 100
     body = random_model(vocab_size=300, n_positions=384)
     assert result["base_params"] == sum(p.numel() for p in body.parameters())
@@ -117,9 +118,7 @@ def test_of_two_processes_one_writes(tmp_path):
     assert written == ["0-pretraining", "0-run", "0-tables"]
     assert not any(path.name.startswith("1") for path in tmp_path.iterdir())
     data = load_task("sst", "toy-few", quiet=True)
-    assert read_submission(tmp_path / "0-run" / "test-predictions.csv", "sst")["id"].tolist() == [
-        e.id for e in data.test
-    ]
+    assert read_submission(tmp_path / "0-run" / "test-predictions.csv", "sst")["id"].tolist() == [e.id for e in data.test]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", "two-rows"])

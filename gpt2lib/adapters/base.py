@@ -6,6 +6,7 @@ A method is a `Spec` (what is wanted), an `AdaptedLinear` or another `AdapterLay
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import ClassVar
 
@@ -177,6 +178,26 @@ def merge(model: Decoder) -> Decoder:
     if refusing:
         raise ValueError(f"{model.adapter.method} cannot be merged into the weights of {', '.join(refusing)}")
     return _replace(model, lambda layer: layer.merged()).requires_grad_(True)
+
+
+@contextmanager
+def in_place_of_attached(model: Decoder) -> Iterator[None]:
+    """Takes off what is attached, so that something else can be; where that fails, everything is as it was."""
+    spec, layers = attached_spec(model), adapter_layers(model)
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    if spec:
+        detach(model)
+    try:
+        yield
+    except BaseException:
+        detach(model)
+        for name, layer in layers:  # one that holds others comes before them
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer)
+        model.adapter = spec
+        for name, p in model.named_parameters():
+            p.requires_grad_(trained[name])
+        raise
 
 
 def attached_spec(model: Decoder) -> Spec | None:

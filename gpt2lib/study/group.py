@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt2lib.common.checks import check_name
-from gpt2lib.study.notebook import checked, default_values, notebook_parameters
+from gpt2lib.study.notebook import checked, notebook_parameters
 from gpt2lib.study.tables import TRIALS
-from gpt2lib.tasks.parameters import method_of
 
 KEYS = {  # of a group, and what each must be
     "notebook": str,
@@ -131,26 +130,16 @@ class Group:
         )
 
     def run(self, chosen: dict, tuned: str = "", trials: dict | None = None) -> Run:
-        parameters = self.checked(self.shared | chosen)
+        parameters = checked(self.shared | chosen, self.notebook, self.where)
         parameters.pop(tuned, None)
         name = self.content.get("name") or self.name([*chosen.values()], parameters, tuned)
         return Run(name, self.notebook, parameters, self.content.get("part", "main"), tuned, trials or {})
 
     def trial(self, chosen: dict, tuned: str, value, seed) -> Run:
-        parameters = self.checked(self.shared | chosen | self.different | {tuned: value, "seed": seed})
+        parameters = self.shared | chosen | self.different | {tuned: value, "seed": seed}
+        parameters = checked(parameters, self.notebook, self.where)
         name = self.name(["trial", *chosen.values(), value, seed], parameters, "")
         return Run(name, self.notebook, parameters, TRIALS, tuned)
-
-    def checked(self, parameters: dict) -> dict:
-        """The parameters as the notebook wants them, if its method can be made from them."""
-        parameters = checked(parameters, self.notebook, self.where)
-        given = default_values(self.notebook) | parameters
-        if "method" in given:
-            try:
-                method_of(given | {"budget": 0})  # a budget needs the base model's shape
-            except ValueError as error:
-                raise ValueError(f"{self.where}: {error}") from None
-        return parameters
 
     def name(self, chosen: list, parameters: dict, tuned: str) -> str:
         """What tells it apart from its group's other runs, and six digits that tell it apart from all others. It stays the

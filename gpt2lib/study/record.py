@@ -33,8 +33,9 @@ def write_run(
     """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
     example), the trained weights (adapter/ and head.safetensors), and last of all result.json. Nothing if folder is "".
 
-    metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`). test_predictions: texts
-    for sonnets; classes are predicted here. files: further JSON files, by name. trial: data.dev is a part of the training
+    metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`); result.json has
+    `selection` beside them, what the kept weights reached where the epoch was chosen. test_predictions: texts for
+    sonnets; classes are predicted here. files: further JSON files, by name. trial: data.dev is a part of the training
     data (see `data.split`), so nothing is to be handed in.
     """
     if not folder:

@@ -6,7 +6,7 @@ holds of runs that are not here stays in it, if the study still plans them with 
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,11 +140,11 @@ def _write_sides(counted: Sequence[Record], old: "_Tables", before: dict[str, Re
     if histories := _combined(counted, "history.csv", old.csv("history")):
         pd.concat([_as_text(h) for h in histories]).fillna("").to_csv(f"{stem}-history.csv", index=False)
     for name in ("examples", "test", *sorted(old.names | {p.stem for r in counted for p in _tables_of(r)})):
-        read, file, keys = _csv, f"tables/{name}.csv", ("run", "task", "seed")
+        read, file, keys = _read_csv, f"tables/{name}.csv", ("run", "task", "seed")
         if name == "examples":
             file, keys = "examples.csv", KEYS
         elif name == "test":
-            read, file, keys = _predictions, "test-predictions.csv", ("run", "task")
+            read, file, keys = _read_predictions, "test-predictions.csv", ("run", "task")
         if tables := _combined(counted, file, old.parquet(name), keys, read):
             table = pd.concat(tables)
             table = table[["run", "task", "id", "label"]] if name == "test" else table
@@ -184,11 +184,11 @@ def _by_run(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return dict(list(table.groupby("run", sort=False))) if "run" in table else {}
 
 
-def _csv(path: Path, row: dict) -> pd.DataFrame:
+def _read_csv(path: Path, row: dict[str, str]) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"id": str}, keep_default_na=False, na_values=[""])
 
 
-def _predictions(path: Path, row: dict) -> pd.DataFrame:
+def _read_predictions(path: Path, row: dict[str, str]) -> pd.DataFrame:
     return read_submission(path, row["task"])
 
 
@@ -197,7 +197,7 @@ def _combined(
     file: str,
     old: dict[str, pd.DataFrame],
     keys: Sequence[str] = KEYS,
-    read: Callable[[Path, dict], pd.DataFrame] = _csv,
+    read=_read_csv,
 ) -> list[pd.DataFrame]:
     """One table of each run that has it, with the columns that tell the runs apart: from its folder, or from the old one."""
     tables = []
@@ -250,9 +250,7 @@ def _row(result: dict, folder: Path) -> dict[str, str]:
         adapter |= {key: attached[key] for key in ADAPTER_SETTINGS if key in attached}
     if isinstance(adapter["targets"], list):
         adapter["targets"] = " ".join(adapter["targets"])
-    rank = parameters.get("rank")
-    # what tables and figures call it: ranks of LoRA are told apart, the usual one is just LoRA
-    result["name"] = name_in_tables(result["method"], rank)
+    result["name"] = name_in_tables(result["method"], parameters.get("rank"))
     selected = {f"selection_{key}": value for key, value in result.pop("selection", {}).items()}
     row = result | {key: parameters.get(key, "") for key in ("epochs", "max_length")} | adapter | metrics | selected
     row |= {"versions": " ".join(f"{package}-{number}" for package, number in versions.items())}
