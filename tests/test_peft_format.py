@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import random_model
+from conftest import FAMILIES, random_model
+from safetensors.torch import load_file, save_file
 from test_adapters import randomised
 
 from gpt2lib.adapters import KronA, LoRA, attach, attached_spec, detach, from_peft, to_peft
@@ -13,13 +14,13 @@ peft = pytest.importorskip("peft")
 IDS = torch.randint(0, 61, (3, 11), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture
-def pair(model, tmp_path):
+def pair(family, tmp_path):
     """Our model and transformers' with the same weights."""
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
 
+    model = random_model(family=family)
     model.save_pretrained(tmp_path / "base")
-    return model, GPT2LMHeadModel.from_pretrained(tmp_path / "base").eval()
+    return model, AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
 
 
 def logits(model):
@@ -27,13 +28,16 @@ def logits(model):
         return model.logits(model(IDS))
 
 
+@pytest.mark.parametrize("layers", [None, (1, 2)])
 @pytest.mark.parametrize("rank_stabilised", [False, True])
 @pytest.mark.parametrize(
-    "targets", [("q", "v"), ("q", "k", "v"), ("k",), ("o", "up"), ("q", "k", "v", "o", "up", "down")]
+    ("family", "targets"),
+    [(family, targets) for family in FAMILIES for targets in (("q", "v"), ("q", "k", "v"), ("k",), ("o", "up"))]
+    + [("gpt2", ("q", "k", "v", "o", "up", "down")), ("llama", ("q", "k", "v", "o", "up", "down", "gate"))],
 )
-def test_ours_in_peft_and_back(pair, tmp_path, targets, rank_stabilised):
-    ours, theirs = pair
-    spec = LoRA(rank=3, alpha=5.0, targets=targets, rank_stabilised=rank_stabilised)
+def test_ours_in_peft_and_back(family, tmp_path, targets, rank_stabilised, layers):
+    ours, theirs = pair(family, tmp_path)
+    spec = LoRA(rank=3, alpha=5.0, targets=targets, rank_stabilised=rank_stabilised, layers=layers)
     randomised(attach(ours, spec))
     expected = logits(ours)
     to_peft(ours, tmp_path / "adapter")
@@ -45,21 +49,34 @@ def test_ours_in_peft_and_back(pair, tmp_path, targets, rank_stabilised):
     assert (logits(ours) - expected).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
+THEIRS = {
+    "gpt2": [
         dict(target_modules=["c_attn"], r=4, lora_alpha=8),
         dict(target_modules=["c_attn", "c_proj", "c_fc"], r=4, lora_alpha=3, lora_dropout=0.1),
         dict(target_modules=["c_attn", "c_proj"], r=4, lora_alpha=8, use_rslora=True),
         dict(target_modules=["c_fc", "c_attn"], r=2, rank_pattern={"c_attn": 5}, alpha_pattern={"mlp.c_fc": 7}),
         dict(target_modules=["c_fc"], r=2, layers_to_transform=[1]),
     ],
-    ids=str,
+    "llama": [
+        dict(target_modules=["q_proj", "v_proj"], r=4, lora_alpha=8),
+        dict(target_modules="all-linear", r=4, lora_alpha=3, lora_dropout=0.1),
+        dict(target_modules=["k_proj", "o_proj"], r=4, lora_alpha=8, use_rslora=True),
+        dict(
+            target_modules=["gate_proj", "q_proj"], r=2, rank_pattern={"q_proj": 5}, alpha_pattern={"mlp.gate_proj": 7}
+        ),
+        dict(target_modules=["up_proj"], r=2, layers_to_transform=[1]),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"), [(family, settings) for family in THEIRS for settings in THEIRS[family]], ids=str
 )
 @pytest.mark.parametrize("trained", [True, False])
-def test_pefts_here(pair, tmp_path, settings, trained):
-    ours, theirs = pair
-    theirs = peft.get_peft_model(theirs, peft.LoraConfig(fan_in_fan_out=True, task_type="CAUSAL_LM", **settings))
+def test_pefts_here(family, tmp_path, settings, trained):
+    ours, theirs = pair(family, tmp_path)
+    given = dict(fan_in_fan_out=family == "gpt2", task_type="CAUSAL_LM")
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(**given, **settings))
     with torch.no_grad():
         for name, p in theirs.named_parameters():
             if "lora_A" in name or (trained and "lora_B" in name):
@@ -68,12 +85,14 @@ def test_pefts_here(pair, tmp_path, settings, trained):
     theirs.save_pretrained(tmp_path / "adapter")
     from_peft(ours, tmp_path / "adapter").eval()
     assert (logits(ours) - expected).abs().max() < 1e-4
+    if "layers_to_transform" in settings:
+        assert attached_spec(ours).layers == (1, 2)
 
 
-def test_peft_cannot_attach_lokr_to_gpt2(pair):
+def test_peft_cannot_attach_lokr_to_gpt2(tmp_path):
     """One reason for KronA to be here; when peft learns it, compare the whole model."""
     with pytest.raises((ValueError, NotImplementedError, TypeError), match=r"(?i)conv1d|not supported"):
-        peft.get_peft_model(pair[1], peft.LoKrConfig(target_modules=["c_attn"]))
+        peft.get_peft_model(pair("gpt2", tmp_path)[1], peft.LoKrConfig(target_modules=["c_attn"]))
 
 
 def test_refusals(model, tmp_path):
@@ -95,11 +114,37 @@ def test_refusals(model, tmp_path):
         ({"peft_type": "LOKR"}, "LOKR"),
         ({"use_dora": True}, "use_dora=True is not supported"),
         ({"bias": "all"}, "bias='all'"),
+        ({"target_parameters": ["experts"]}, "target_parameters"),
+        ({"r": 0}, "r=0"),
+        ({"lora_alpha": "much"}, "lora_alpha='much', which is no number"),
+        ({"alpha_pattern": {"c_attn": None}}, "c_attn=None"),
+        ({"alpha_pattern": [1]}, "alpha_pattern"),
+        ({"alpha_pattern": {"(a+)+$": 2}}, "is no layer's name"),  # as an expression it would search for ever
     ):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
         with pytest.raises(ValueError, match=message):
             from_peft(model, tmp_path)
-    (tmp_path / "adapter_config.json").write_text("{")
-    with pytest.raises(ValueError, match="damaged"):
-        from_peft(model, tmp_path)
+    for content in (b"{", b"[]", b"\xff"):
+        (tmp_path / "adapter_config.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"damaged|peft_type"):
+            from_peft(model, tmp_path)
     assert attached_spec(model) is None
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="not LoRA on a layer of a Llama's blocks"):
+        from_peft(random_model(family="llama"), tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    for damage in (lambda name: "lora_A" in name or ".0." in name, lambda name: False):
+        left = {name: t for name, t in tensors.items() if damage(name)}
+        save_file(left, tmp_path / "adapter_model.safetensors")
+        with pytest.raises(ValueError, match=r"not two matrices|is empty"):
+            from_peft(model, tmp_path)
+
+
+def test_a_failure_leaves_the_adapter_that_was_attached(model, tmp_path):
+    to_peft(randomised(attach(random_model(n_embd=64), LoRA(rank=3))), tmp_path)
+    randomised(attach(model, LoRA(targets=("up",))))
+    expected = logits(model)
+    with pytest.raises(ValueError, match="is for a layer of shape"):
+        from_peft(model, tmp_path)
+    assert attached_spec(model) == LoRA(targets=("up",))
+    assert torch.equal(logits(model), expected)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_llama, random_model
+from conftest import random_model
 from test_training import examples
 
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, Hook, KANLoRA, KronA, KronAB, LoRA, attach

@@ -6,6 +6,7 @@ A method is a `Spec` (what is wanted), an `AdaptedLinear` or another `AdapterLay
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import ClassVar
 
@@ -71,6 +72,7 @@ class Spec:
     """
 
     method: ClassVar[str]
+    own_output_layer: ClassVar[bool] = False  # a task without a head of its own reads the base's, unchanged
     _: KW_ONLY
     layers: tuple[int, int] | None = None
 
@@ -85,6 +87,10 @@ class Spec:
     def install(self, model: Decoder) -> None:
         """Put the adapter's layers into `model`; raises ValueError, before anything is changed, if they do not fit."""
         raise NotImplementedError
+
+    def apply(self, model: Decoder) -> None:
+        """As `attach`: what every specification of a method can do, whether it is an adapter's or not."""
+        attach(model, self)
 
     def hooks(self, model: Decoder, train: list, seed: int) -> tuple[list, list[Hook]]:
         """The examples for fit's own steps and the hooks that this method trains with; most have none."""
@@ -162,7 +168,7 @@ def detach(model: Decoder) -> Decoder:
 
 
 def merge(model: Decoder) -> Decoder:
-    """Fold the adapter into the weights, exactly; the model is a plain one again. Returns the model.
+    """Fold the adapter into the weights, exactly; the model is a plain one again, all of it trainable. Returns the model.
 
     Raises ValueError if no adapter is attached, or naming the layers that cannot be merged (nothing is changed then).
     """
@@ -171,7 +177,27 @@ def merge(model: Decoder) -> Decoder:
     refusing = [name for name, layer in adapter_layers(model) if type(layer).merged is AdapterLayer.merged]
     if refusing:
         raise ValueError(f"{model.adapter.method} cannot be merged into the weights of {', '.join(refusing)}")
-    return _replace(model, lambda layer: layer.merged())
+    return _replace(model, lambda layer: layer.merged()).requires_grad_(True)
+
+
+@contextmanager
+def in_place_of_attached(model: Decoder) -> Iterator[None]:
+    """Takes off what is attached, so that something else can be; where that fails, everything is as it was."""
+    spec, layers = attached_spec(model), adapter_layers(model)
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    if spec:
+        detach(model)
+    try:
+        yield
+    except BaseException:
+        detach(model)
+        for name, layer in layers:  # one that holds others comes before them
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer)
+        model.adapter = spec
+        for name, p in model.named_parameters():
+            p.requires_grad_(trained[name])
+        raise
 
 
 def attached_spec(model: Decoder) -> Spec | None:

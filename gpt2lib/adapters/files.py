@@ -1,7 +1,6 @@
 """Adapters on disk: a folder with adapter.json (the specification, and what base it belongs to) and
 adapter.safetensors (the adapter's own parameters, a few MB)."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +8,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from gpt2lib.adapters.base import Spec, adapter_parameters, adapter_state, attach, attached_spec, detach
+from gpt2lib.adapters.base import (
+    Spec,
+    adapter_parameters,
+    adapter_state,
+    attach,
+    attached_spec,
+    in_place_of_attached,
+)
+from gpt2lib.common.digest import digest_kept
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
 
@@ -30,7 +37,8 @@ def save(model: Decoder, folder: str | Path) -> None:
 def load(model: Decoder, folder: str | Path) -> Decoder:
     """Attach the adapter that a folder holds, in place of one that is attached. Returns the model.
 
-    Raises FileNotFoundError, or ValueError for a damaged file or an adapter of another base.
+    Raises FileNotFoundError, or ValueError for a damaged file or an adapter of another base; an adapter that was attached
+    then still is.
     """
     folder = Path(folder)
     for name in ("adapter.json", "adapter.safetensors"):
@@ -44,27 +52,19 @@ def load(model: Decoder, folder: str | Path) -> Decoder:
         raise ValueError(f"{folder}: damaged ({type(error).__name__}: {error})") from None
     if base != base_fingerprint(model):
         raise ValueError(f"{folder}: the adapter was saved from another base model than this one; load that one first")
-    if attached_spec(model):
-        detach(model)
-    attach(model, spec)
-    parameters = adapter_state(model)
-    if {name: p.shape for name, p in parameters.items()} != {name: v.shape for name, v in values.items()}:
-        detach(model)
-        raise ValueError(f"{folder}: adapter.safetensors does not hold the parameters that adapter.json describes")
-    for name, p in parameters.items():
-        p.copy_(values[name])
+    with in_place_of_attached(model):
+        attach(model, spec)
+        parameters = adapter_state(model)
+        if {name: p.shape for name, p in parameters.items()} != {name: v.shape for name, v in values.items()}:
+            raise ValueError(f"{folder}: adapter.safetensors does not hold the parameters that adapter.json describes")
+        for name, p in parameters.items():
+            p.copy_(values[name])
     return model
 
 
 def base_fingerprint(model: Decoder) -> str:
-    """The same for the same base weights, whatever adapter is attached: a hash over the first row of each of them.
-
-    Rounded to bf16, so that a base held in bf16 is the same base.
-    """
-    digest = hashlib.sha256()
+    """The same for the same base weights, whatever adapter is attached: of all of them, rounded to bf16, so that a base
+    held in bf16 is the same base."""
     adapter = adapter_parameters(model)
-    for name, p in sorted((n.replace(".base.", "."), p) for n, p in model.named_parameters() if n not in adapter):
-        row = p.detach()[:1].flatten() if p.dim() > 1 else p.detach()
-        digest.update(f"{name} {list(p.shape)} ".encode())
-        digest.update(row.bfloat16().view(torch.int16).cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    base = {name.replace(".base.", "."): p for name, p in model.named_parameters() if name not in adapter}
+    return digest_kept(model, sorted(base.items()), torch.bfloat16)

@@ -99,7 +99,7 @@ class KANMLP(AdapterLayer):
 
     def delta(self, x: Tensor) -> Tensor:
         z = self.project(x)
-        out = F.linear(F.silu(z), self.w) + F.linear(self.bases(z).flatten(-2), self.c.flatten(1))
+        out = F.linear(F.silu(z), self.w) + F.linear(self.bases(z).flatten(-2).to(z.dtype), self.c.flatten(1))
         return out if self.U is None else F.linear(out, self.U)
 
     @torch.no_grad()

@@ -1,13 +1,14 @@
-"""LoRA to and from peft's folder (adapter_config.json, adapter_model.safetensors) for transformers' GPT-2.
+"""LoRA to and from peft's folder (adapter_config.json, adapter_model.safetensors) for transformers' GPT-2 and Llama.
 
-transformers keeps query, key and value in one matrix, c_attn. LoRA of rank r on n of the three is one LoRA of rank n r
-on c_attn: the A stacked, the B block-diagonal, alpha n times as large. A c_attn that peft trained has no such blocks; each
-of the three then takes the whole A and its rows of B.
+For a Llama the layers are the same under other names. Of GPT-2 transformers keeps query, key and value in one matrix, c_attn.
+LoRA of rank r on n of the three is one LoRA of rank n r on c_attn: the A stacked, the B block-diagonal, alpha n times as
+large. A c_attn that peft trained has no such blocks; each of the three then takes the whole A and its rows of B.
 """
 
 import json
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,13 +16,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gpt2lib.adapters.base import TARGETS, attach, attached_spec, blocks_in, detach
+from gpt2lib.adapters.base import TARGETS, attach, attached_spec, blocks_in, in_place_of_attached
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
+from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.llama import Llama
 
-FUSED = "attn.c_attn"
-MODULES = {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
+
+@dataclass(frozen=True)
+class Layout:
+    """Where transformers' model of a family has its blocks, and in a block the layer of each target."""
+
+    blocks: str
+    modules: dict[str, str]
+    fused: str = ""  # the one layer that query, key and value are
+    transposed: bool = False
+
+
+ATTENTION, FEED_FORWARD = ("q", "k", "v", "o"), ("gate", "up", "down")
+LAYOUTS = {
+    GPT2: Layout("transformer.h", {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}, "attn.c_attn", True),
+    Llama: Layout(
+        "model.layers",
+        {t: f"self_attn.{t}_proj" for t in ATTENTION} | {t: f"mlp.{t}_proj" for t in FEED_FORWARD},
+    ),
+}
 # settings of peft that change what LoRA computes, and the values at which they do not
 UNSUPPORTED = {
     "use_dora": False,
@@ -29,35 +49,36 @@ UNSUPPORTED = {
     "modules_to_save": None,
     "lora_bias": False,
     "layer_replication": None,
+    "trainable_token_indices": None,
+    "target_parameters": None,
+    "alora_invocation_tokens": None,
+    "use_qalora": False,
 }
 
 
 def to_peft(model: Decoder, folder: str | Path) -> None:
-    """Write the attached LoRA as peft does; `PeftModel.from_pretrained(gpt2, folder)` gives the same outputs.
+    """Write the attached LoRA as peft does; `PeftModel.from_pretrained(transformers_model, folder)` gives the same outputs.
 
     Raises ValueError unless a plain LoRA is attached.
     """
-    spec = attached_spec(model)
+    spec, layout = attached_spec(model), LAYOUTS[type(model)]
     if type(spec) is not LoRA:
         raise ValueError(f"peft's format holds a plain LoRA; attached is {spec or 'nothing'}")
-    fused = [target for target in "qkv" if target in spec.targets]
+    fused = [target for target in "qkv" if target in spec.targets and layout.fused]
+    single = {target: module for target, module in layout.modules.items() if target in spec.targets}
     tensors = {}
     chosen = blocks_in(spec.layers, model.config.n_layer)
     for i in chosen:
-        block = model.blocks[i]
-        for target, module in MODULES.items():
-            if target in spec.targets:
-                layer = block.get_submodule(TARGETS[target])
-                tensors |= _named(i, module, layer.A, layer.B)
+        block, key = model.blocks[i], f"base_model.model.{layout.blocks}.{i}"
+        for target, module in single.items():
+            layer = block.get_submodule(TARGETS[target])
+            tensors |= _named(f"{key}.{module}", layer.A, layer.B)
         if fused:
             layers = [getattr(block.attn, target) for target in fused]
-            rows = dict(
-                zip(fused, torch.block_diag(*(layer.B for layer in layers)).split(model.config.n_embd), strict=True)
-            )
-            none = torch.zeros_like(next(iter(rows.values())))  # of a target that has no LoRA
-            B = torch.cat([rows.get(target, none) for target in "qkv"])
-            tensors |= _named(i, FUSED, torch.cat([layer.A for layer in layers]), B)
-    modules = [FUSED] * bool(fused) + [MODULES[target] for target in MODULES if target in spec.targets]
+            rows = torch.block_diag(*(layer.B for layer in layers)).split(model.config.n_embd)
+            none = torch.zeros_like(rows[0])  # of a target that has no LoRA
+            B = torch.cat([rows[fused.index(target)] if target in fused else none for target in "qkv"])
+            tensors |= _named(f"{key}.{layout.fused}", torch.cat([layer.A for layer in layers]), B)
     n = len(fused)
     config = {
         "peft_type": "LORA",
@@ -68,110 +89,124 @@ def to_peft(model: Decoder, folder: str | Path) -> None:
         "lora_alpha": spec.alpha,
         "lora_dropout": spec.dropout,
         "use_rslora": spec.rank_stabilised,
-        "target_modules": modules,
-        "rank_pattern": {FUSED: n * spec.rank} if fused else {},
-        "alpha_pattern": {FUSED: (math.sqrt(n) if spec.rank_stabilised else n) * spec.alpha} if fused else {},
+        "target_modules": [layout.fused] * bool(fused) + list(single.values()),
+        "rank_pattern": {layout.fused: n * spec.rank} if fused else {},
+        "alpha_pattern": {layout.fused: (math.sqrt(n) if spec.rank_stabilised else n) * spec.alpha} if fused else {},
         "layers_to_transform": None if spec.layers is None else list(chosen),
-        "fan_in_fan_out": True,
+        "fan_in_fan_out": layout.transposed,
         "bias": "none",
     }
     folder = Path(folder)
-    weights = folder / "adapter_model.safetensors"
-    write_tensors(weights, tensors)
+    write_tensors(folder / "adapter_model.safetensors", tensors)
     write_json(folder / "adapter_config.json", config)
 
 
 @torch.no_grad()
 def from_peft(model: Decoder, folder: str | Path) -> Decoder:
-    """Attach the LoRA that peft saved from transformers' GPT-2, in place of one that is attached. Returns the model.
+    """Attach the LoRA that peft saved from transformers' model, in place of one that is attached. Returns the model.
 
     Layers of lower rank than the others are filled up with zeros, and a c_attn is split into query, key and value.
     Raises FileNotFoundError; or ValueError for a damaged file, another method than LoRA, or a setting that changes what
-    LoRA computes.
+    LoRA computes. An adapter that was attached then still is.
     """
     folder = Path(folder)
     config, tensors = _read(folder)
-    parts: list[dict[str, tuple[Tensor, Tensor]]] = []  # per block: target -> A [rank, d_in], scaled B [d_out, rank]
-    for i in range(model.config.n_layer):
-        parts.append({})
-        for module in (FUSED, *MODULES.values()):
-            a, b = (tensors.pop((i, module, factor), None) for factor in "AB")
-            if a is None or b is None:
-                continue
-            b = b * _scaling(config, f"transformer.h.{i}.{module}", len(a))
-            if module == FUSED:
-                thirds = dict(zip("qkv", b.chunk(3), strict=True))
-                parts[i] |= {
-                    target: _without_zeros(a, third) for target, third in thirds.items() if third.any() or not b.any()
-                }
-            else:
-                parts[i] |= {target: (a, b) for target, name in MODULES.items() if name == module}
-    if tensors:
-        raise ValueError(f"{folder}: no place in this GPT-2 for {sorted(tensors)[:3]} (n_layer={model.config.n_layer})")
-    targets = tuple(target for target in TARGETS if any(target in part for part in parts))
-    rank = max(len(a) for part in parts for a, _ in part.values())
+    # block -> target -> A [rank, d_in] and the scaled B [d_out, rank]
+    parts = _by_target(tensors, config, folder, LAYOUTS[type(model)], model)
+    targets = tuple(target for target in TARGETS if any(target in part for part in parts.values()))
+    rank, first, last = max(len(a) for part in parts.values() for a, _ in part.values()), min(parts), max(parts)
+    growth = rank / config["r"]
     spec = LoRA(
         rank=rank,
-        alpha=config["lora_alpha"]
-        * (math.sqrt(rank / config["r"]) if config.get("use_rslora") else rank / config["r"]),
+        alpha=config["lora_alpha"] * (math.sqrt(growth) if config["use_rslora"] else growth),
         dropout=config["lora_dropout"],
         targets=targets,
-        rank_stabilised=bool(config.get("use_rslora")),
+        rank_stabilised=config["use_rslora"],
+        layers=None if (first, last + 1) == (0, model.config.n_layer) else (first, last + 1),
     )
-    if attached_spec(model):
-        detach(model)
-    attach(model, spec)
-    for part, block in zip(parts, model.blocks, strict=True):
-        for target in targets:
-            layer = block.get_submodule(TARGETS[target])
-            a, b = part.get(target, (layer.A[:0], layer.B[:, :0]))
-            if a.shape[1] != layer.A.shape[1] or b.shape[0] != layer.B.shape[0]:
-                shape = [b.shape[0], a.shape[1]]
-                detach(model)
-                raise ValueError(f"{folder}: {target} is for a layer of shape {shape}; this model's has another")
-            layer.A[: len(a)] = a
-            layer.B.zero_()[:, : len(a)] = b / spec.scaling
+    with in_place_of_attached(model):
+        attach(model, spec)
+        for i in range(first, last + 1):
+            for target in targets:
+                layer = model.blocks[i].get_submodule(TARGETS[target])
+                a, b = parts.get(i, {}).get(target, (layer.A[:0], layer.B[:, :0]))
+                if a.shape[1] != layer.A.shape[1] or b.shape[0] != layer.B.shape[0]:
+                    shape = [b.shape[0], a.shape[1]]
+                    raise ValueError(f"{folder}: {target} is for a layer of shape {shape}; this model's has another")
+                layer.A[: len(a)] = a
+                layer.B.zero_()[:, : len(a)] = b / spec.scaling
     return model
 
 
-def _named(i: int, module: str, A: Tensor, B: Tensor) -> dict[str, Tensor]:
-    key = f"base_model.model.transformer.h.{i}.{module}"
+def _named(key: str, A: Tensor, B: Tensor) -> dict[str, Tensor]:
     return {f"{key}.lora_{factor}.weight": t.detach().contiguous() for factor, t in (("A", A), ("B", B))}
 
 
-def _read(folder: Path) -> tuple[dict, dict[tuple[int, str, str], Tensor]]:
+def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    """The settings, all that are used here present and of their type, and the tensors by name."""
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}; give a folder that peft's save_pretrained wrote")
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        raw = load_file(folder / "adapter_model.safetensors")
-    except (json.JSONDecodeError, SafetensorError) as error:
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: damaged ({type(error).__name__}: {error})") from None
-    if config.get("peft_type") != "LORA":
-        raise ValueError(f"{folder}: peft_type is {config.get('peft_type')!r}; only LORA can be loaded")
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        found = config.get("peft_type") if isinstance(config, dict) else config
+        raise ValueError(f"{folder}: peft_type is {found!r}; only LORA can be loaded")
     for key, neutral in UNSUPPORTED.items():
         if config.get(key, neutral) != neutral:
             raise ValueError(f"{folder}: {key}={config[key]!r} is not supported; it must be {neutral!r}")
-    tensors = {}
-    for key, value in raw.items():
-        found = re.search(r"\bh\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.lora_([AB])\.weight$", key)
-        if found is None:
-            raise ValueError(f"{folder}: {key!r} is not LoRA on a layer of GPT-2's blocks")
-        tensors[int(found[1]), found[2], found[3]] = value
+    config = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "use_rslora": False, "alpha_pattern": {}} | config
+    config["alpha_pattern"] = config["alpha_pattern"] or {}
+    numbers = {key: config[key] for key in ("r", "lora_alpha", "lora_dropout")}
+    numbers |= config["alpha_pattern"] if isinstance(config["alpha_pattern"], dict) else {"alpha_pattern": None}
+    for key, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{folder}: adapter_config.json has {key}={value!r}, which is no number")
+    if config["r"] < 1:
+        raise ValueError(f"{folder}: adapter_config.json has r={config['r']}")
+    for pattern in config["alpha_pattern"]:
+        if not re.fullmatch(r"[\w.]+", pattern):
+            raise ValueError(f"{folder}: the alpha_pattern {pattern!r} is no layer's name; only names are read here")
     if not tensors:
         raise ValueError(f"{folder}: adapter_model.safetensors is empty")
     return config, tensors
 
 
+def _by_target(
+    tensors: dict[str, Tensor], config: dict, folder: Path, layout: Layout, model: Decoder
+) -> dict[int, dict[str, tuple[Tensor, Tensor]]]:
+    family, n_layer = type(model).__name__, model.config.n_layer
+    targets = {module: target for target, module in layout.modules.items()} | {layout.fused: "qkv"}
+    pairs: dict[tuple[int, str], dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        found = re.search(r"\b(?:h|layers)\.(\d+)\.([\w.]+)\.lora_([AB])\.weight$", key)
+        if found is None or found[2] not in targets:
+            raise ValueError(f"{folder}: {key!r} is not LoRA on a layer of a {family}'s blocks")
+        pairs.setdefault((int(found[1]), found[2]), {})[found[3]] = tensor
+    parts: dict[int, dict[str, tuple[Tensor, Tensor]]] = {}
+    for (i, module), pair in sorted(pairs.items()):
+        if i >= n_layer:
+            raise ValueError(f"{folder}: no place in this {family} for {module} of block {i} (n_layer={n_layer})")
+        if len(pair) < 2 or any(t.dim() != 2 for t in pair.values()) or len(pair["A"]) != pair["B"].shape[1]:
+            raise ValueError(f"{folder}: {module} of block {i} is not two matrices A and B that fit each other")
+        a, b = pair["A"], pair["B"] * _scaling(config, f"{layout.blocks}.{i}.{module}", len(pair["A"]))
+        here = parts.setdefault(i, {})
+        if module == layout.fused:
+            thirds = dict(zip("qkv", b.chunk(3), strict=True))
+            here |= {t: _without_zeros(a, third) for t, third in thirds.items() if third.any() or not b.any()}
+        else:
+            here[targets[module]] = a, b
+    return parts
+
+
 def _scaling(config: dict, name: str, rank: int) -> float:
-    """alpha / rank of one layer. As in peft, a pattern names the layers whose names end in it."""
-    alpha = config["lora_alpha"]
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            alpha = value
-            break
-    return LoRA(rank=rank, alpha=alpha, rank_stabilised=bool(config.get("use_rslora"))).scaling
+    """alpha / rank of one layer. As in peft, a pattern means the layers whose names end in it."""
+    endings = (alpha for ending, alpha in config["alpha_pattern"].items() if f".{name}".endswith(f".{ending}"))
+    alpha = next(endings, config["lora_alpha"])
+    return LoRA(rank=rank, alpha=alpha, rank_stabilised=bool(config["use_rslora"])).scaling
 
 
 def _without_zeros(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,13 @@
 """Hashes that tell whether two models, or two lists of texts, are the same."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+_kept: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> precision -> state, digest
 
 
 def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -14,3 +17,15 @@ def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
+
+
+def digest_kept(model: nn.Module, tensors: Sequence[tuple[str, Tensor]], rounded: torch.dtype | None = None) -> str:
+    """`digest_of` of a model's weights, rounded to a precision or as they are, remembered until one of them changes.
+
+    torch counts what is written into a tensor in place, and a tensor that takes another's place lies elsewhere.
+    """
+    now = tuple((name, t.data_ptr(), t._version, t.dtype) for name, t in tensors)
+    kept = _kept.setdefault(model, {})
+    if rounded not in kept or kept[rounded][0] != now:
+        kept[rounded] = now, digest_of((name, t.to(rounded or t.dtype)) for name, t in tensors)
+    return kept[rounded][1]

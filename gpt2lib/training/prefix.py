@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gpt2lib.common.digest import digest_of
+from gpt2lib.common.digest import digest_kept, digest_of
 from gpt2lib.common.machine import cache_folder
 from gpt2lib.common.whole import write_whole
 from gpt2lib.data.batches import Batch, Encoded, sorted_batches
@@ -30,7 +29,6 @@ FORMAT = 1  # of the files; part of their names
 ABANDONED = 3600  # seconds after which a file that nobody writes to any more was left by a process that was killed
 SPARE = 2e9  # bytes of the disk that are left alone
 ABOVE = ("ln_f.", "output_weight")  # parameters of a body that stand above its blocks
-_digests: WeakKeyDictionary[nn.Module, tuple[tuple, str]] = WeakKeyDictionary()
 
 
 def frozen_blocks(body) -> int:
@@ -110,11 +108,7 @@ def body_digest(body, first: int) -> str:
         for key, value in (*module._parameters.items(), *module._buffers.items())
         if value is not None
     ]
-    now = tuple((name, value.data_ptr(), value._version) for name, value in owned)
-    known = _digests.get(body)
-    if known is None or known[0] != now:
-        known = _digests[body] = (now, digest_of(owned))
-    return known[1]
+    return digest_kept(body, owned)
 
 
 def _key(body, first: int, one: bool, examples: Sequence[Encoded], precision: str) -> str:
