@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
-from gpt2lib.course.show import check, check_close
+from gpt2lib.course.verdicts import Verdicts
 from gpt2lib.data.load import TaskData
 from gpt2lib.model.base import load_base
 from gpt2lib.tasks.method import Trainable
@@ -17,8 +17,12 @@ from gpt2lib.training import TrainingSettings, evaluate, fit, trained_parameters
 from gpt2lib.training.optimizer import AdamW
 
 
-def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
-    """Attach, train for 20 steps on random tokens, and check each property that an adapter must have; prints them."""
+def check_properties(spec: Spec, base_model: str, check: Verdicts | None = None, seed: int = 0) -> None:
+    """Attach, train for 20 steps on random tokens, and check each property that an adapter must have.
+
+    check: what collects them; None prints them.
+    """
+    check = check or Verdicts(echo=True)
     body, _ = load_base(base_model)
     torch.manual_seed(seed)
     ids = torch.randint(0, body.config.vocab_size, (3, 24))
@@ -30,7 +34,7 @@ def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
         return model.eval()(ids, mask)
 
     before = run(body)
-    check_close("attaching changes no output", run(attach(body, spec)), before, 2e-5, "the factor that starts at 0")
+    check.close("attaching changes no output", run(attach(body, spec)), before, 2e-5, "the factor that starts at 0")
     frozen = {name: p.clone() for name, p in body.named_parameters() if not p.requires_grad}
     optimizer = AdamW([p for p in body.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(20):
@@ -43,13 +47,13 @@ def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
     check("after 20 steps the outputs have changed", (trained - before).abs().max().item() > 1e-3)
 
     seen = run(body, later)[:, :16]
-    check_close("a changed token changes no earlier output", seen, trained[:, :16], 1e-5, "causality")
+    check.close("a changed token changes no earlier output", seen, trained[:, :16], 1e-5, "causality")
     filler = torch.zeros(3, 5, dtype=torch.long)
     ones = torch.ones_like(ids)
     left = run(body, torch.cat([filler, ids], 1), torch.cat([filler, ones], 1))[:, 5:]
     right = run(body, torch.cat([ids, filler], 1))[:, :24]
-    check_close("padding on the left changes nothing", left, trained, 1e-3)
-    check_close("padding on the right changes nothing", right, trained, 1e-3)
+    check.close("padding on the left changes nothing", left, trained, 1e-3)
+    check.close("padding on the right changes nothing", right, trained, 1e-3)
     expected = ids
     for _ in range(6):
         expected = torch.cat([expected, body.logits(run(body, expected)[:, -1]).argmax(-1, keepdim=True)], 1)
@@ -71,14 +75,14 @@ def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save(body, folder)
         again, _ = load_base(base_model)
-        check_close("saved and loaded on a fresh base it gives the same outputs", run(load(again, folder)), trained, 0)
+        check.close("saved and loaded on a fresh base it gives the same outputs", run(load(again, folder)), trained, 0)
     exact = run(again.double())
     try:
         merge(again)
     except ValueError:
-        check_close("it cannot be merged, says so, and is left as it was", run(again), exact, 0)
+        check.close("it cannot be merged, says so, and is left as it was", run(again), exact, 0)
     else:
-        check_close("merging is exact in float64", run(again), exact, 1e-10, "merged()")
+        check.close("merging is exact in float64", run(again), exact, 1e-10, "merged()")
 
 
 def comparison(
