@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from gpt2lib.report.figures import title
+from gpt2lib.tasks.task import TASKS
 
 STUDIES = {"mini": "gpt2-mini, 5.4 million parameters", "smollm2": "SmolLM2-135M"}  # which study has which base
 REPORT = """# The report
@@ -90,7 +91,7 @@ def value(row: pd.Series) -> str:
 def differences(comparisons: pd.DataFrame) -> str:
     rows = []
     for row in comparisons.itertuples():
-        digits = 3 if row.task == "sonnets" else 1
+        digits = 1 if TASKS[row.task].classes else 3  # points of accuracy, or nats a token
         numbers = (f"{number:.{digits}f}".replace("-", "−") for number in (row.difference, row.low, row.high))
         difference, low, high = numbers
         p = "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"

@@ -17,17 +17,17 @@ from gpt2lib.common.machine import matmul_peak, wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
 from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.tasks.method import Full, Trainable
 from gpt2lib.training import Trainer, TrainingSettings, fit
 from gpt2lib.training.evaluate import autocast
 from gpt2lib.training.objectives import Classifier, LinearHead
 from gpt2lib.training.optimizer import AdamW
 
 
-def our_run(work: Work, method: Spec | str, classifier: type[Classifier] = Classifier) -> Trainer:
+def our_run(work: Work, method: Trainable, classifier: type[Classifier] = Classifier) -> Trainer:
     """The loop of `fit`, of which a measurement makes a few steps."""
     body = GPT2.from_pretrained(work.folder)
-    if isinstance(method, Spec):
-        attach(body, method)
+    method.apply(body)
     model = classifier(body, LinearHead(work.config.n_embd, CLASSES)).to(work.device)
     settings = TrainingSettings(
         epochs=10_000, batch_size=work.batch_size, lr=1e-4, precision=work.precision, seed=work.seed
@@ -43,7 +43,7 @@ def training(work: Work) -> list[dict]:
     """LoRA on query, key and value, and full fine-tuning: examples a second."""
     lora, examples = LoRA(rank=RANK, targets=("q", "k", "v")), work.batch_size * work.steps
     rows = []
-    for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", "full", None, "transformers")):
+    for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", Full(), None, "transformers")):
         seconds = in_turns(
             {"ours": steps_of(our_run(work, ours), work.steps), peer: their_steps(work, theirs)}, work.rounds
         )
@@ -197,7 +197,7 @@ def utilisation(work: Work) -> dict[str, float]:
     matrices = 12 * work.config.n_layer * work.config.n_embd**2
     found = {"peak": peak}
     # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): floating-point operations a token
-    for name, method, passes in (("full", "full", 6), ("LoRA", LoRA(rank=RANK), 4)):
+    for name, method, passes in (("full", Full(), 6), ("LoRA", LoRA(rank=RANK), 4)):
         run = our_run(work, method)
         steps_of(run, work.steps)()
         before, began = run.progress.tokens, time.perf_counter()
