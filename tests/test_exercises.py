@@ -17,7 +17,6 @@ WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
     "07_sentiment",
     "08_paraphrase",
     "09_sonnets",
-    "13_krona",
     "18_kan_lora",
     "19_multitask",
     "21_benchmarks",
