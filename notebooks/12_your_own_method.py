@@ -19,7 +19,7 @@
 #
 # After this notebook you can
 # - write an adapter as a specification and one layer, and have everything else for nothing: `attach`, `merge`, `save`,
-#   `load`, the properties below, and every notebook's `method` parameter,
+#   `load`, the properties below, and, for one line more, every notebook's `method` parameter,
 # - say what DoRA does, which of its two forms this is, and check that it does.
 
 # %% tags=["parameters"]
@@ -198,7 +198,8 @@ guess.was(
 # ## What we saw, and what it does not show
 #
 # To keep the method, put the two classes into `gpt2lib/adapters/dora.py`, import it in `gpt2lib/adapters/__init__.py` (that
-# registers it), and add it to the list at the top of `tests/test_adapters.py`: all properties are then tested. A method that
+# registers it), give it a record in `gpt2lib/tasks/method.py` (its title, its colour, and the name by which every notebook and
+# study has it), and add it to the list at the top of `tests/test_adapters.py`: all properties are then tested. A method that
 # trains something in its own way returns a hook from `Spec.hooks`, as alpha-LoRA does. One seed on one task ranks nothing.
 #
 # **Exercise 2.** Which choice of $B$ makes DoRA's layer the base layer, whatever $A$ is, as long as $m$ has not moved? Write a function from
