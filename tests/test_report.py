@@ -89,9 +89,10 @@ def test_missing_tables_and_columns_are_one_clear_error(copy):
 
 
 def typed_numbers(source: str) -> list[str]:
-    """The numbers in the report's source that stand for something measured or set: with a decimal point, of two digits or
-    more, or counting something. Not those of code and layout, of years, papers, and the level of intervals and tests."""
-    code = r"//[^\n]*|\"[^\"\n]*\"|calc\.\w+\(\d+|\d+ \*|([/<>]|[=<>]=) *\d+|slice\(\d+\)|\w+: \d+|\d+(\.\d+)?(cm|em|pt|fr|%)"
+    """The numbers in the report's source that stand for something measured or set: with a decimal point, of two digits
+    or more, or counting something. Not those of code and layout, years, papers, and the level of tests."""
+    code = r"//[^\n]*|\"[^\"\n]*\"|calc\.\w+\(\d+|\d+ \*|([/<>]|[=<>]=) *\d+|slice\(\d+\)|\w+: \d+"
+    code += r"|\d+(\.\d+)?(cm|em|pt|fr|%)"
     said = r"arXiv [\d.]+|\b(19|20)\d\d\b|CS224N|\b(95|5) %|notebook \d+|1/1000|10\^\(-\d\)"
     text = re.sub(f"{code}|{said}", " ", source)
     counted = r"\b\d+ (?:to \d+ )?(?:points|seeds|draws|examples|epochs|tokens|minutes|hours|runs|pairs|blocks|MB)\b"

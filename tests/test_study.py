@@ -71,7 +71,7 @@ def test_tables_of_other_studies_stay_and_old_ones_go(study, tmp_path):
 
 @pytest.mark.parametrize("first", [0, 3])
 def test_a_study_done_on_two_machines_is_one(study, tmp_path, first):
-    """Half of it here, half there, each from an empty folder; with the rows of what is done elsewhere nothing is done twice."""
+    """Half of it here, half there, each from an empty folder; with the rows of the other half nothing is done twice."""
     path, results = study(TUNED), tmp_path / "results"
     batch = Study(path, tmp_path / "here")
     stop_after = [first + 9]  # all trials of one mode at least

@@ -110,8 +110,8 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
 
     source: a folder in the course's layout, or "toy" for small made-up data (of the first four; "toy-few" for a
     handful of it, to try whether something runs); without it GPT2LIB_DATA, then data/ in the checkout, then a
-    download. GLUE lies under glue/ there; its test part is empty, for its labels are not public. Raises ValueError for an unknown task or a malformed file (with its line), and
-    FileNotFoundError that says what to put where.
+    download. GLUE lies under glue/ there; its test part is empty, for its labels are not public. Raises ValueError for
+    an unknown task or a malformed file (with its line), and FileNotFoundError that says what to put where.
     """
     if name not in (*TASKS, *glue.GLUE):
         raise ValueError(f"no task is called {name!r}; possible: {', '.join((*TASKS, *glue.GLUE))}")
@@ -183,7 +183,7 @@ def _places(folder: Path | None) -> list[Path]:
 
 
 def read_table(path: Path, table: Table, labelled: bool = True) -> list[Example]:
-    """Read one of the course's tables. Raises ValueError naming file and line for anything that is not as it should be."""
+    """Read one of the course's tables. Raises ValueError naming file and line for whatever is not as it should be."""
     wanted = table.columns + ((table.label,) if labelled else ())
     rows = read_rows(path)
     if not rows:

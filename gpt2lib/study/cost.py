@@ -33,9 +33,9 @@ class Estimate:
 def estimate(run: Run) -> Estimate | None:
     """None for a notebook that trains nothing by these parameters, or a task whose data are not there.
 
-    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained. The
-    blocks below all that is trained run once for each text (see `training.prefix`), if no earlier run left their states.
-    Early stopping may end a run sooner.
+    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained.
+    The blocks below all that is trained run once for each text (see `training.prefix`), if no earlier run left their
+    states. Early stopping may end a run sooner.
     """
     given = default_values(run.notebook) | run.parameters
     if not {"task", "method", "base_model", "epochs"} <= set(given):

@@ -81,8 +81,8 @@ class Study:
         return None
 
     def parameters(self, run: Run) -> dict | None:
-        """The run's parameters, with the best of the values that were tried; None while trials are missing, or if all of
-        them diverged."""
+        """The run's parameters, with the best of the values that were tried; None while trials are missing, or if all
+        of them diverged."""
         if not run.trials:
             return run.parameters
         tried = [(value, self.record(name)) for name, value in run.trials.items()]
@@ -202,7 +202,7 @@ class Study:
         return command, work
 
     def _finish(self, run: Run, returncode: int) -> str | None:
-        """Complete the record and rename the folder, or say in one line what went wrong; the working folder stays then."""
+        """Complete the record and rename the folder, or say in one line what went wrong; the folder stays then."""
         work, final = self.folder / ".work" / run.name, self.folder / run.name
         result_path = work / "result.json"
         parameters = default_values(run.notebook) | self.parameters(run)
@@ -237,8 +237,8 @@ class Study:
         return None
 
     def collect(self, folder: str | Path = "report/results", force: bool = False) -> Path:
-        """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the path
-        of the main one."""
+        """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the
+        path of the main one."""
         folder = Path(folder)
         self.collected = tables.read_table(folder / f"{self.name}.csv", self.name, force)
         self.look()

@@ -1,5 +1,5 @@
-"""The tasks, one record each. What depends on the task stands here once: its prompt, what the model reads and what stands
-on top of it, the metric, the file it is handed in as."""
+"""The tasks, one record each. What depends on the task stands here once: its prompt, what the model reads and what
+stands on top of it, the metric, the file it is handed in as."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Cloze(Classification):
-    """A class from GPT-2's own output layer: the prompt ends in a question, and the classes are the words that answer it."""
+    """A class from GPT-2's own output layer: the prompt ends in a question, and the classes' names answer it."""
 
     def head(self, body: Decoder, tokenizer, own_output_layer: bool = False) -> Classifier:
         return Classifier(body, ClozeHead(body, answer_ids(tokenizer, self.classes), trained=own_output_layer))
