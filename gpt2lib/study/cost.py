@@ -45,7 +45,7 @@ def estimate(run: Run) -> Estimate | None:
     most = min(given.get("max_length", config.n_positions), config.n_positions)
     train, dev, test = (sum(min(length, most) for length in lengths) for lengths in data)
     d = config.n_embd
-    body = config.parameters - d * config.vocab_size  # all but the token embedding, which is only looked up
+    body = config.n_layer * config.block_parameters  # the embeddings are only looked up
     settings = {k: v for k, v in given.items() if k not in ("method", "budget", "base_model", "task")}
     method = method_named(given["method"], config, given.get("budget", 0), **settings)
     trained = trained_count(method, config) if isinstance(method, Spec) else config.parameters
