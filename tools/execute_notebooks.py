@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOISE = {"application/vnd.jupyter.widget-view+json"}
+STILL = {"image/png", "text/html"}
 
 
 def strip(notebook) -> None:
@@ -22,11 +23,10 @@ def strip(notebook) -> None:
         cell.id = f"cell-{number}"
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter")}
         if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if output.get("name") != "stderr" and not NOISE & set(output.get("data", {}))
-            ]
+            for output in cell.outputs:  # a widget has no kernel any more: its still picture stays, if it has one
+                if NOISE & set(output.get("data", {})):
+                    output.data = {kind: data for kind, data in output.data.items() if kind in STILL}
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and o.get("data") != {}]
 
 
 def execute(path: Path) -> None:

@@ -8,16 +8,21 @@ import pandas as pd
 import torch
 
 from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
-from gpt2lib.course.show import check, check_close
+from gpt2lib.course.verdicts import Verdicts
 from gpt2lib.data.load import TaskData
 from gpt2lib.model.base import load_base
+from gpt2lib.tasks.method import Trainable
 from gpt2lib.tasks.prepare import Encoder, prepare
-from gpt2lib.training import TrainingSettings, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit, trained_parameters
 from gpt2lib.training.optimizer import AdamW
 
 
-def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
-    """Attach, train for 20 steps on random tokens, and check each property that an adapter must have; prints them."""
+def check_properties(spec: Spec, base_model: str, check: Verdicts | None = None, seed: int = 0) -> None:
+    """Attach, train for 20 steps on random tokens, and check each property that an adapter must have.
+
+    check: what collects them; None prints them.
+    """
+    check = check or Verdicts(echo=True)
     body, _ = load_base(base_model)
     torch.manual_seed(seed)
     ids = torch.randint(0, body.config.vocab_size, (3, 24))
@@ -29,7 +34,7 @@ def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
         return model.eval()(ids, mask)
 
     before = run(body)
-    check_close("attaching changes no output", run(attach(body, spec)), before, 2e-5, "the factor that starts at 0")
+    check.close("attaching changes no output", run(attach(body, spec)), before, 2e-5, "the factor that starts at 0")
     frozen = {name: p.clone() for name, p in body.named_parameters() if not p.requires_grad}
     optimizer = AdamW([p for p in body.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(20):
@@ -42,13 +47,13 @@ def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
     check("after 20 steps the outputs have changed", (trained - before).abs().max().item() > 1e-3)
 
     seen = run(body, later)[:, :16]
-    check_close("a changed token changes no earlier output", seen, trained[:, :16], 1e-5, "causality")
+    check.close("a changed token changes no earlier output", seen, trained[:, :16], 1e-5, "causality")
     filler = torch.zeros(3, 5, dtype=torch.long)
     ones = torch.ones_like(ids)
     left = run(body, torch.cat([filler, ids], 1), torch.cat([filler, ones], 1))[:, 5:]
     right = run(body, torch.cat([ids, filler], 1))[:, :24]
-    check_close("padding on the left changes nothing", left, trained, 1e-3)
-    check_close("padding on the right changes nothing", right, trained, 1e-3)
+    check.close("padding on the left changes nothing", left, trained, 1e-3)
+    check.close("padding on the right changes nothing", right, trained, 1e-3)
     expected = ids
     for _ in range(6):
         expected = torch.cat([expected, body.logits(run(body, expected)[:, -1]).argmax(-1, keepdim=True)], 1)
@@ -70,38 +75,40 @@ def check_properties(spec: Spec, base_model: str, seed: int = 0) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save(body, folder)
         again, _ = load_base(base_model)
-        check_close("saved and loaded on a fresh base it gives the same outputs", run(load(again, folder)), trained, 0)
+        check.close("saved and loaded on a fresh base it gives the same outputs", run(load(again, folder)), trained, 0)
     exact = run(again.double())
     try:
         merge(again)
     except ValueError:
-        check_close("it cannot be merged, says so, and is left as it was", run(again), exact, 0)
+        check.close("it cannot be merged, says so, and is left as it was", run(again), exact, 0)
     else:
-        check_close("merging is exact in float64", run(again), exact, 1e-10, "merged()")
+        check.close("merging is exact in float64", run(again), exact, 1e-10, "merged()")
 
 
 def comparison(
-    methods: dict[str, str | Spec],
+    methods: dict[str, str | Trainable],
     learning_rates: dict[str, float],
     data: TaskData,
     base_model: str,
     settings: TrainingSettings,
     hooks: dict[str, list] | None = None,
     max_length: int | None = None,
+    depth: int = 0,
 ) -> tuple[dict, pd.DataFrame]:
     """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
 
     methods, learning_rates, hooks: by name. max_length: tokens of a text, as many as the model takes by default.
+    depth: so many of the base's blocks are kept; 0: all.
     """
     models, rows = {}, {}
     for name, method in methods.items():
-        body, tokenizer = load_base(base_model)
+        body, tokenizer = load_base(base_model, depth=depth or None)
         encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
         torch.manual_seed(settings.seed)
         model = models[name] = prepare(data, body, tokenizer, method)
         train, dev = encoder(data.train), encoder(data.dev)
         fit(model, train, dev, replace(settings, lr=learning_rates[name]), hooks=(hooks or {}).get(name, []))
-        trained = adapter_parameters(body) if isinstance(method, Spec) else dict(model.named_parameters())
-        rows[name] = {"trained": sum(p.numel() for p in trained.values() if p.requires_grad)}
+        trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
+        rows[name] = {"trained": sum(p.numel() for p in trained.values())}
         rows[name] |= evaluate(model, dev)[0]
     return models, pd.DataFrame(rows).T.astype({"trained": int}).round(3)

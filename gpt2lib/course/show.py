@@ -1,21 +1,11 @@
 """What notebooks share to show and to check."""
 
 import pandas as pd
-import torch
 
+from gpt2lib.course.verdicts import Verdicts
 
-def check(claim: str, passed: bool, seen: object = "", look: str = "") -> None:
-    """Print that a claim holds, in words that are the same on every machine; raise AssertionError with what was seen
-    and where to look if it does not."""
-    if not passed:
-        raise AssertionError(f"does not hold: {claim}; seen: {seen}" + (f"; look at {look}" if look else ""))
-    print(f"holds: {claim}")
-
-
-def check_close(claim: str, seen: torch.Tensor, expected: torch.Tensor, tolerance: float, look: str = "") -> None:
-    """Check that the largest absolute difference of two tensors is at most `tolerance`."""
-    difference = (seen - expected).abs().max().item()
-    check(f"{claim} (largest difference at most {tolerance:g})", difference <= tolerance, f"{difference:.3g}", look)
+_printed = Verdicts(echo=True)
+check, check_close = _printed, _printed.close
 
 
 def exercise(number: int, answer, right, hint: str) -> None:

@@ -5,18 +5,18 @@ from functools import lru_cache
 
 import torch
 
-from gpt2lib.adapters import Spec, trained_count
+from gpt2lib.adapters import trained_count
 from gpt2lib.common.machine import matmul_peak
 from gpt2lib.data.load import load_task
 from gpt2lib.model import base
 from gpt2lib.model.config import Config
 from gpt2lib.study.group import Run
 from gpt2lib.study.notebook import default_values
-from gpt2lib.tasks.prepare import FULL, LAST_LINEAR, method_named
+from gpt2lib.tasks.parameters import method_of
+from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.objectives import LOGITS_AT_ONCE
 
 TOKENS_PER_WORD = 1.35  # of GPT-2's tokenizer on English
-PROMPT_TOKENS = {"quora": 22}  # of a prompt's own words
 UTILISATION = 0.4  # of the matrix product's speed that training reaches
 
 
@@ -46,15 +46,12 @@ def estimate(run: Run) -> Estimate | None:
     train, dev, test = (sum(min(length, most) for length in lengths) for lengths in data)
     d = config.n_embd
     body = config.n_layer * config.block_parameters  # the embeddings are only looked up
-    settings = {k: v for k, v in given.items() if k not in ("method", "budget", "base_model", "task")}
-    method = method_named(given["method"], config, given.get("budget", 0), **settings)
-    trained = trained_count(method, config) if isinstance(method, Spec) else config.parameters
-    trained = 0 if method == LAST_LINEAR else trained
-    output = d * config.vocab_size if given["task"] == "sonnets" else 0  # the layer that only a language model needs
-    each = {LAST_LINEAR: 2 / given["epochs"], FULL: 6}.get(method, 4) * body + 6 * output
+    trained = trained_count(method_of(given, config), config)
+    output = 0 if TASKS[given["task"]].classes else d * config.vocab_size  # the layer that only a language model needs
+    each = (4 * body + 2 * min(trained, body) if trained else 2 / given["epochs"] * body) + 6 * output
     flops = given["epochs"] * (train * each + dev * 2 * (body + output)) + (dev + test) * 2 * (body + output)
     rows = given.get("batch_size", 16) * min(max(data[0]), most)
-    activations = 0 if method == LAST_LINEAR else rows * config.n_layer * 18 * d * 4
+    activations = rows * config.n_layer * 18 * d * 4 if trained else 0
     logits = 3 * 4 * min(rows * config.vocab_size, LOGITS_AT_ONCE) if output else 0
     weights = 4 * config.parameters + 12 * trained
     return Estimate(trained, flops, weights + activations + logits)
@@ -76,8 +73,8 @@ def lengths_of(task: str, source: str, examples: int) -> tuple[list[float], list
         data = load_task(task, source or None, quiet=True).sample(examples)
     except (FileNotFoundError, ValueError):
         return None
-    count = lambda e: TOKENS_PER_WORD * len(f"{e.text} {e.pair or ''}".split()) + PROMPT_TOKENS.get(task, 0)  # noqa: E731
-    return tuple([count(e) for e in part] for part in (data.train, data.dev, data.test))
+    text = TASKS[task].text
+    return tuple([TOKENS_PER_WORD * len(text(e).split()) for e in part] for part in (data.train, data.dev, data.test))
 
 
 def measured_flops() -> float:

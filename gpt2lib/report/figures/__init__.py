@@ -15,6 +15,16 @@ from gpt2lib.report.figures.bases import attention_maps, block_ranges, needs, po
 from gpt2lib.report.figures.benchmarks import two_sides, waterfall
 from gpt2lib.report.figures.comparison import methods
 from gpt2lib.report.figures.costs import cost
+from gpt2lib.report.figures.inside import (
+    answers_by_block,
+    gradient_norms,
+    head_grid,
+    head_scores,
+    lens_table,
+    next_tokens,
+    rate_sweep,
+    truncation,
+)
 from gpt2lib.report.figures.sonnets import overlap_floors, sonnet_scores
 from gpt2lib.report.figures.theme import in_order, method_colour, ordered, title
 from gpt2lib.report.figures.theory import accuracy_over_alpha, best_alphas, gain_map, small_data
@@ -24,6 +34,7 @@ __all__ = [
     "accuracy_over_alpha",
     "alpha_agreement",
     "alpha_paths",
+    "answers_by_block",
     "attention_maps",
     "best_alphas",
     "block_ranges",
@@ -31,16 +42,22 @@ __all__ = [
     "cost",
     "curves",
     "gain_map",
+    "gradient_norms",
+    "head_grid",
+    "head_scores",
     "in_order",
     "learning_curve",
     "learning_curves",
+    "lens_table",
     "method_colour",
     "methods",
     "needs",
+    "next_tokens",
     "ordered",
     "overlap_floors",
     "positions",
     "pretraining",
+    "rate_sweep",
     "rates",
     "row_alphas",
     "singular_values",
@@ -50,6 +67,7 @@ __all__ = [
     "title",
     "token_graph",
     "trials",
+    "truncation",
     "two_sides",
     "waterfall",
 ]

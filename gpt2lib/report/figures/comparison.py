@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from gpt2lib.report.figures.theme import FLOOR_STYLES, GREY, MAIN, done, method_of, panels, title
 
@@ -84,7 +85,7 @@ def _results(axis: Axes, rows: pd.DataFrame, names: list[str], heading: str) -> 
     _rows(axis, names)
     axis.set_yticks(y, [title(name) for name in names])
     axis.set_title(heading, loc="left", fontweight="bold", pad=10 if beyond else None)
-    axis.set_xlabel("dev accuracy (%)" if metric == "accuracy" else f"dev {metric}")
+    axis.set_xlabel("dev accuracy (%)" if metric == "accuracy" else f"dev {metric}", fontsize=7)
 
 
 def _differences(axis: Axes, rows: pd.DataFrame, names: list[str], points: bool) -> None:
@@ -99,7 +100,8 @@ def _differences(axis: Axes, rows: pd.DataFrame, names: list[str], points: bool)
             axis.plot(0, i, "D", color=GREY, markersize=3)  # LoRA itself
     _rows(axis, names)
     axis.set_yticks(range(len(names)), [])
-    axis.set_xlabel("minus LoRA (points)" if points else "minus LoRA (nats)")
+    axis.xaxis.set_major_locator(MaxNLocator(3))
+    axis.set_xlabel("minus LoRA (points)" if points else "minus LoRA (nats)", fontsize=7)
 
 
 def _rows(axis: Axes, names: list[str]) -> None:

@@ -58,7 +58,8 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure | None
         return None
     columns = min(2, len(curves))
     lines = -(-len(curves) // columns)
-    figure, axes = panels(lines, columns, height=2.5 * lines)
+    most = max(len(of_task) for of_task in curves.values())
+    figure, axes = panels(lines, columns, height=lines * max(2.5, 0.115 * most + 0.8))
     for axis, (task, of_task) in zip(axes.flat, curves.items(), strict=False):
         unit, metric = (1, "perplexity") if task == "sonnets" else (100, "accuracy")
         for name, (x, y) in of_task.items():
@@ -88,7 +89,7 @@ def rates(table: pd.DataFrame) -> Figure:
     tasks, names = list(dict.fromkeys(table["task"])), in_order(table["name"])
     best = table.groupby("task")["value"].transform("max") if len(tasks) > 1 else 0
     table = table.assign(shown=100 * (table["value"] - best)).sort_values("lr")
-    columns = min(4, len(names))
+    columns = min(len(names), 4 if len(names) <= 12 else 5)
     lines = -(-len(names) // columns)
     figure, axes = panels(lines, columns, height=1.05 * lines + 0.5, sharex=True, sharey=True)
     for axis, name in zip(axes.flat, names, strict=False):
