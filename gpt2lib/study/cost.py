@@ -50,17 +50,15 @@ def estimate(run: Run) -> Estimate | None:
     most = min(given.get("max_length", config.n_positions), config.n_positions)
     train, dev, test = (sum(min(length, most) for length in lengths) for lengths in data)
     d = config.n_embd
-    body = config.parameters - d * config.vocab_size  # all but the token embedding, which is only looked up
+    body = config.n_layer * config.block_parameters  # the embeddings are only looked up
     read = {key: value for key, value in given.items() if key in ("method", "budget", "settings", *COMMON)}
     moved = in_body(json.dumps(read, sort_keys=True), config)
     trained = moved + in_head(record_of(given["method"]).build.own_output_layer, given["task"], config)
     output = 0 if TASKS[given["task"]].classes else d * config.vocab_size  # the layer that only a language model needs
     blocks = config.n_layer - (given.get("layers") or [0])[0] if moved else 0  # that training runs through
     above = body * blocks / config.n_layer
-    chooses, apart = (
-        dev,
-        0.0,
-    )  # the tokens that choose the epoch, and those of them that are neither trained nor measured on
+    # the tokens that choose the epoch, and those of them that are neither trained nor measured on
+    chooses, apart = dev, 0.0
     if given.get("select") == "held-out":
         chooses = apart = SHARE * train
         train -= apart
