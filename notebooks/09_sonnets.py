@@ -35,7 +35,7 @@ alpha: float = 16.0  # the adapter's scale
 dropout: float = 0.0  # on what enters the adapter
 targets: list = ["q", "k", "v", "o", "up", "down"]  # layers the adapter sits on, among q k v o up down
 layers: list = []  # the blocks that train, [first, end]; empty: all
-settings: list = []  # the method's own, such as ["graph_rank=4", "top_k=none"]
+settings: list = []  # of the method alone, a text each: a name, an equals sign, a value
 epochs: int = 4  # passes through the training data, at most
 batch_size: int = 8  # sonnets per update
 lr: float = 3e-3  # highest learning rate

@@ -30,7 +30,7 @@ method: str = "lora"  # an adapter; its settings that are not given here are the
 rank: int = 8  # of the adapter
 targets: list = ["q", "k", "v", "o", "up", "down"]  # layers it sits on
 layers: list = []  # the blocks that train, [first, end]; empty: all
-settings: list = []  # the method's own, such as ["graph_rank=4", "top_k=none"]
+settings: list = []  # of the method alone, a text each: a name, an equals sign, a value
 temperature: float = 2.0  # 1: batches by the tasks' sizes; larger: more evenly
 epochs: int = 2  # passes through the training data, of each task alone or of the mixture
 batch_size: int = 16  # examples per update

@@ -118,7 +118,9 @@ def test_of_two_processes_one_writes(tmp_path):
     assert written == ["0-pretraining", "0-run", "0-tables"]
     assert not any(path.name.startswith("1") for path in tmp_path.iterdir())
     data = load_task("sst", "toy-few", quiet=True)
-    assert read_submission(tmp_path / "0-run" / "test-predictions.csv", "sst")["id"].tolist() == [e.id for e in data.test]
+    assert read_submission(tmp_path / "0-run" / "test-predictions.csv", "sst")["id"].tolist() == [
+        e.id for e in data.test
+    ]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", "two-rows"])
