@@ -1,6 +1,6 @@
 """What the report says of a study: tables of results with intervals, floors and costs, from its collected runs."""
 
-import re
+import json
 
 import numpy as np
 import pandas as pd
@@ -104,14 +104,28 @@ def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
 
 def block_ranges(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     """Dev accuracy and time by the range of blocks that is adapted: columns task, first, end (behind the last), value, low,
-    high, seconds.
-
-    runs: their column `layers` says which, "12 24" for blocks 12 to 23.
-    """
+    high, seconds. Only of runs whose parameters say a range: `layers`, [12, 24] for blocks 12 to 23."""
+    ranges = runs["parameters"].map(lambda text: tuple(json.loads(text).get("layers", ())))
     parts = []
-    for layers, group in runs.groupby("layers"):
-        first, end = (int(number) for number in re.findall(r"\d+", layers))
+    for layers, group in runs[ranges.map(len) == 2].groupby(ranges):
         found = summarise(group, examples)
-        parts.append(found[found["seconds"].notna()].assign(first=first, end=end))
+        parts.append(found[found["seconds"].notna()].assign(first=layers[0], end=layers[1]))
     table = figures.ordered(pd.concat(parts), "task")
     return table[["task", "first", "end", "value", "low", "high", "seconds"]]
+
+
+def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """What was reached at each learning rate that was tried where it was chosen: columns task, name, lr, value, an accuracy.
+
+    Trials are runs of their own, and say what their rate was chosen by; in older tables they stand among the first seed's runs.
+    """
+    trials = runs[runs["part"] == "trials"]
+    if trials.empty:
+        main = runs[runs["part"] == "main"]
+        trials = main[main["seed"] == main["seed"].min()]
+    chosen_by = trials["accuracy"]
+    if "selection_accuracy" in trials:
+        chosen_by = trials["selection_accuracy"].fillna(chosen_by)
+    trials = trials.assign(value=chosen_by).dropna(subset="value")
+    means = trials.groupby(["task", "name", "lr"], sort=False, as_index=False)["value"].mean()
+    return means[means.groupby(["task", "name"])["lr"].transform("size") > 1]  # the others took another task's rate

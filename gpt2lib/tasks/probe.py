@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from gpt2lib.data.batches import Batch, Encoded, sorted_batches
 from gpt2lib.data.example import Example
