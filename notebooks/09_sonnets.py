@@ -27,12 +27,15 @@
 task: str = "sonnets"  # the generation task
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
 base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
+depth: int = 0  # keep so many of the base's blocks; 0: all
 method: str = "lora"  # "last-linear", "full", or an adapter such as "lora"
 rank: int = 8  # the adapter's rank
 budget: int = 0  # instead: about how many parameters the adapter is to train, whatever its kind; 0 takes the rank
 alpha: float = 16.0  # the adapter's scale
 dropout: float = 0.0  # on what enters the adapter
 targets: list = ["q", "k", "v", "o", "up", "down"]  # layers the adapter sits on, among q k v o up down
+layers: list = []  # the blocks that train, [first, end]; empty: all
+settings: list = []  # of the method alone, a text each: a name, an equals sign, a value
 epochs: int = 4  # passes through the training data, at most
 batch_size: int = 8  # sonnets per update
 lr: float = 3e-3  # highest learning rate
@@ -46,6 +49,8 @@ max_new_tokens: int = 256  # of a completion, where the model does not stop by i
 precision: str = "float32"  # or "bf16" where the hardware is fast at it
 max_steps: int = 0  # updates after which training stops; 0 does all epochs
 examples: int = 0  # training examples, drawn once and for all; 0 takes all
+select: str = "dev"  # what chooses rate and epoch: "dev", or "held-out": a tenth of the training data
+trial: bool = False  # with "held-out": a run that tries a rate, and never looks at dev
 seed: int = 0  # of the adapter, the order of the data and the sampling
 out: str = ""  # folder for the results; "" keeps none
 
@@ -54,13 +59,12 @@ import pandas as pd
 import torch
 
 from gpt2lib.course import show
-from gpt2lib.data import PROMPT_LINES, Batch, load_task
+from gpt2lib.data import PROMPT_LINES, Batch, load_task, selection
 from gpt2lib.model.base import base_name, load_base
 from gpt2lib.report import figures
 from gpt2lib.study.record import write_run
-from gpt2lib.tasks import verse
-from gpt2lib.tasks.prepare import Encoder, complete_sonnets, method_named, prepare, sonnet_prompt
-from gpt2lib.training import TrainingSettings, evaluate, fit
+from gpt2lib.tasks import Encoder, complete_sonnets, method_of, prepare, settings_of, sonnet_prompt, verse
+from gpt2lib.training import evaluate, fit
 
 # %% [markdown]
 # ## The data
@@ -69,6 +73,7 @@ from gpt2lib.training import TrainingSettings, evaluate, fit
 
 # %% tags=["nbval-check-output"]
 data = load_task(task, source or None).sample(examples)
+data, seen = selection(data, select, trial)  # what the run is measured on, and what training sees
 given, rest = sonnet_prompt(data.dev[0])
 print(given)
 print("\n".join("    " + line for line in rest.splitlines()))
@@ -86,11 +91,12 @@ print("\n".join("    " + line for line in rest.splitlines()))
 # other than the poem itself.
 
 # %%
-body, tokenizer = load_base(base_model)
+body, tokenizer = load_base(base_model, depth=depth or None)
 encoder = Encoder(task, tokenizer, min(max_length, body.config.n_positions))
-train, dev = encoder(data.train), encoder(data.dev, score_from_prompt=True)
+train = encoder(seen.train)
+chooses, dev = (encoder(part, score_from_prompt=True) for part in (seen.dev, data.dev))
 torch.manual_seed(seed)
-spec = method_named(method, body.config, budget, rank=rank, alpha=alpha, dropout=dropout, targets=targets)
+spec = method_of(globals(), body.config)
 model = prepare(data, body, tokenizer, spec)
 batch = Batch.of(train[:4])
 with torch.no_grad():
@@ -112,17 +118,8 @@ show.check_close("a sonnet's loss does not depend on its batch", together, apart
 
 # %%
 before, _ = evaluate(model, dev)
-settings = TrainingSettings(
-    epochs=epochs,
-    batch_size=batch_size,
-    lr=lr,
-    weight_decay=weight_decay,
-    patience=patience,
-    precision=precision,
-    max_steps=max_steps or None,
-    seed=seed,
-)
-progress = fit(model, train, dev, settings, folder=out or None)
+how = settings_of(globals())
+progress = fit(model, train, chooses, how, folder=out or None)
 metrics, predictions = evaluate(model, dev)
 print(f"perplexity of the true continuation: {before['perplexity']:.1f} before, {metrics['perplexity']:.1f} after")
 
@@ -130,10 +127,11 @@ print(f"perplexity of the true continuation: {before['perplexity']:.1f} before, 
 figures.learning_curve(progress.history, "perplexity", {"before training": before["perplexity"]})
 
 # %% tags=["nbval-check-output"]
+kept = metrics if seen is data else evaluate(model, chooses)[0]
 show.check(
-    "the weights that were best on dev were kept",
-    abs(metrics["perplexity"] - min(row["perplexity"] for row in progress.history)) < 1e-3 * metrics["perplexity"],
-    (metrics, progress.history),
+    "the weights that were best while training were kept",
+    abs(kept["perplexity"] - min(row["perplexity"] for row in progress.history)) < 1e-3 * kept["perplexity"],
+    (kept, progress.history),
     "training.fit",
 )
 
@@ -198,7 +196,7 @@ metrics |= {"perplexity_before": before["perplexity"]} | scores.to_dict() | form
 test = complete_sonnets(body, tokenizer, data.test, seed, **sampling)
 files = {"sonnets.json": samples, "floors.json": floors}
 name = base_name(base_model)
-write_run(out, data, model, encoder, progress, settings, metrics, predictions, name, method, test, files)
+write_run(out, data, model, encoder, progress, how, metrics, predictions, name, method, test, files, trial)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

@@ -37,7 +37,7 @@ NOTEBOOK = textwrap.dedent("""
     from gpt2lib.data import load_task
     from gpt2lib.model.base import load_tokenizer
     from gpt2lib.study.record import write_run
-    from gpt2lib.tasks.prepare import Encoder, prepare
+    from gpt2lib.tasks import Encoder, prepare
     from gpt2lib.training import TrainingSettings, evaluate, fit
 
     tokenizer = load_tokenizer("gpt2-mini")

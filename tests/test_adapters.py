@@ -197,6 +197,7 @@ def test_a_merged_model_is_a_plain_one(model, spec, tmp_path):
         model.save_pretrained(tmp_path)
     expected = outputs(randomised(model))
     merge(model).save_pretrained(tmp_path)
+    assert all(p.requires_grad for p in model.parameters())  # as `from_pretrained` would give them
     assert (outputs(type(model).from_pretrained(tmp_path)) - expected).abs().max() < 1e-4
 
 

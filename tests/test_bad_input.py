@@ -11,7 +11,7 @@ from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach,
 from gpt2lib.data import load_task, pretraining
 from gpt2lib.model.base import load_base
 from gpt2lib.model.generate import generate
-from gpt2lib.tasks.prepare import method_named
+from gpt2lib.tasks import method_named
 from gpt2lib.theory import accuracy
 from gpt2lib.training import TrainingSettings, fit
 from gpt2lib.training.optimizer import Muon
@@ -110,7 +110,7 @@ CASES = {
     "not for peft": (lambda model: to_peft(attach(model, KronA()), "x"), "peft's format holds a plain LoRA"),
     "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
     "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
-    "no data": (lambda model: fit(model, [], []), "fit needs examples: 0 to train on"),
+    "no data": (lambda model: fit(model, [], []), "training needs examples: 0 to train on"),
     "epochs": (lambda model: TrainingSettings(epochs=0), "epochs must be an integer of at least 1"),
     "precision": (lambda model: TrainingSettings(precision="fp8"), "precision must be 'float32' or 'bf16'"),
     "corpus": (lambda model: pretraining.corpus("nowhere"), "no .txt or .txt.xz file in nowhere"),

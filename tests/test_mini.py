@@ -7,7 +7,7 @@ from conftest import REPOSITORY
 from gpt2lib import GPT2
 from gpt2lib.data import Encoded
 from gpt2lib.model.base import load_base, load_tokenizer
-from gpt2lib.tasks.prepare import answer_ids
+from gpt2lib.tasks import answer_ids
 from gpt2lib.training import evaluate
 from gpt2lib.training.objectives import LanguageModel
 

@@ -21,7 +21,7 @@ from gpt2lib.common import machine
 from gpt2lib.common.whole import write_tensors
 from gpt2lib.data import TASKS, load_task, pretraining, read_sonnets
 from gpt2lib.study.record import write_run, write_tables
-from gpt2lib.tasks.prepare import Encoder, prepare, read_submission, sonnet_prompt
+from gpt2lib.tasks import Encoder, prepare, read_submission, sonnet_prompt
 from gpt2lib.training import TrainingSettings, evaluate, fit
 
 
@@ -45,6 +45,7 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
 
     result = json.loads((out / "result.json").read_text())
     assert result["metrics"] == metrics and result["source"] == "toy" and result["base_model"] == "tiny"
+    assert result["selection"] == pytest.approx(metrics, rel=1e-5)  # of the same examples, in batches of another size
     assert result["steps"] == 2 and result["seconds"] > 0 and result["peak_memory_mb"] > 100
     body = random_model(vocab_size=300, n_positions=384)
     assert result["base_params"] == sum(p.numel() for p in body.parameters())
@@ -60,7 +61,7 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
         assert examples["correct"].mean() == pytest.approx(metrics["accuracy"])
         rows = (out / "test-predictions.csv").read_text().splitlines()[1:]
         assert [row.split(", ")[0] for row in rows] == [e.id for e in data.test]  # test examples have no labels
-        read = read_submission(out / "dev-predictions.csv")
+        read = read_submission(out / "dev-predictions.csv", task)
         assert read["id"].tolist() == [e.id for e in data.dev]
         assert read["label"].tolist() == [predicted for predicted, _ in predictions]  # the course's numbers undone
         assert len((out / "dev-predictions.csv").read_text().splitlines()) == 1 + len(data.dev)
@@ -89,7 +90,7 @@ from conftest import random_model
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_tokenizer
 from gpt2lib.study.record import write_pretraining, write_run, write_tables
-from gpt2lib.tasks.prepare import Encoder, prepare
+from gpt2lib.tasks import Encoder, prepare
 from gpt2lib.common.machine import processes
 from gpt2lib.training import TrainingSettings, evaluate, fit
 
@@ -117,7 +118,9 @@ def test_of_two_processes_one_writes(tmp_path):
     assert written == ["0-pretraining", "0-run", "0-tables"]
     assert not any(path.name.startswith("1") for path in tmp_path.iterdir())
     data = load_task("sst", "toy-few", quiet=True)
-    assert read_submission(tmp_path / "0-run" / "test-predictions.csv")["id"].tolist() == [e.id for e in data.test]
+    assert read_submission(tmp_path / "0-run" / "test-predictions.csv", "sst")["id"].tolist() == [
+        e.id for e in data.test
+    ]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", "two-rows"])

@@ -55,8 +55,9 @@ def test_a_real_difference_is_found_and_a_copy_is_not():
 
 def test_under_the_null_p_is_uniform_enough():
     rng = np.random.default_rng(3)
-    ps = [permutation_p((rng.random(200) < 0.5).astype(float) - (rng.random(200) < 0.5)) for _ in range(60)]
-    assert 0 <= sum(p < 0.05 for p in ps) <= 8
+    ps = [permutation_p((rng.random(200) < 0.5).astype(float) - (rng.random(200) < 0.5)) for _ in range(200)]
+    assert 2 <= sum(p < 0.05 for p in ps) <= 20  # 10 expected: wrong in less than one draw of 500 on either side
+    assert 70 <= sum(p < 0.5 for p in ps) <= 130  # 100 expected
 
 
 def test_sonnets_are_compared_by_nats_a_token():

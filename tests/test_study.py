@@ -493,9 +493,11 @@ def test_the_studies_that_come_with_the_project_can_be_planned():
         assert {"sst", "cfimdb", "quora", "sonnets"} <= tasks
 
 
-def test_help_names_the_commands():
+def test_help_names_the_commands_and_says_what_each_does():
     done = subprocess.run([sys.executable, "-m", "gpt2lib.cli", "--help"], capture_output=True, text=True, check=True)
-    assert all(command in done.stdout for command in ("study", "report", "data"))
+    listed = [line.split(maxsplit=1) for line in done.stdout.partition("Commands:\n")[2].splitlines()]
+    assert {command for command, _ in listed} == set(cli.cli.commands) >= {"study", "report", "data", "score"}
+    assert all(len(about.split()) > 3 for _, about in listed)
 
 
 def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):

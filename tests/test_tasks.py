@@ -19,16 +19,17 @@ from gpt2lib.data import (
     sorted_batches,
     tokenize,
 )
-from gpt2lib.tasks.prepare import (
+from gpt2lib.data.glue import GLUE
+from gpt2lib.tasks import (
     Encoder,
     answer_ids,
     complete_sonnets,
-    method_named,
     paraphrase_prompt,
     prepare,
     sonnet_prompt,
     write_submission,
 )
+from gpt2lib.tasks import task as records
 from gpt2lib.training import evaluate, trained_parameters
 from gpt2lib.training.objectives import LanguageModel
 
@@ -57,6 +58,14 @@ def test_the_last_real_token_is_read_whatever_the_padding(task, tokenizer):
         together = model.logits(Batch.of(encoded))
         apart = torch.cat([model.logits(Batch.of([e])) for e in encoded])
     assert (together - apart).abs().max() < 1e-4
+
+
+def test_every_task_with_data_has_a_record_and_they_agree_on_its_classes():
+    assert set(records.TASKS) == {*TASKS, *GLUE}
+    for task in TASKS:
+        assert records.TASKS[task].classes == load_task(task, "toy", quiet=True).class_names
+    metrics = {name: (task.metric, task.sign) for name, task in records.TASKS.items()}
+    assert metrics.pop("sonnets") == ("perplexity", -1) and set(metrics.values()) == {("accuracy", 1)}
 
 
 def test_train_dev_and_test_share_one_prompt(tokenizer):
@@ -175,9 +184,3 @@ def test_batches_hold_everything_once_seeded_and_little_padding():
     padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
     assert padded < 1.1 * sum(lengths)
     assert sorted(i for batch in sorted_batches(lengths, 16) for i in batch) == list(range(1000))
-
-
-def test_unknown_methods_list_the_known_ones():
-    with pytest.raises(ValueError, match="possible: last-linear, full, lora"):
-        method_named("prefix")
-    assert method_named("lora", rank=3, targets=["q"], unknown_to_lora=1) == LoRA(rank=3, targets=("q",))

@@ -4,7 +4,7 @@ import pytest
 
 from gpt2lib.data import Example, load_task
 from gpt2lib.tasks import verse
-from gpt2lib.tasks.prepare import verse_lines
+from gpt2lib.tasks.sonnets import verse_lines
 
 
 def test_a_perfect_completion_scores_100_and_an_unwritten_one_nothing():

@@ -72,6 +72,7 @@ class Spec:
     """
 
     method: ClassVar[str]
+    own_output_layer: ClassVar[bool] = False  # a task without a head of its own reads the base's, unchanged
     _: KW_ONLY
     layers: tuple[int, int] | None = None
 
@@ -86,6 +87,10 @@ class Spec:
     def install(self, model: Decoder) -> None:
         """Put the adapter's layers into `model`; raises ValueError, before anything is changed, if they do not fit."""
         raise NotImplementedError
+
+    def apply(self, model: Decoder) -> None:
+        """As `attach`: what every specification of a method can do, whether it is an adapter's or not."""
+        attach(model, self)
 
     def hooks(self, model: Decoder, train: list, seed: int) -> tuple[list, list[Hook]]:
         """The examples for fit's own steps and the hooks that this method trains with; most have none."""
@@ -163,7 +168,7 @@ def detach(model: Decoder) -> Decoder:
 
 
 def merge(model: Decoder) -> Decoder:
-    """Fold the adapter into the weights, exactly; the model is a plain one again. Returns the model.
+    """Fold the adapter into the weights, exactly; the model is a plain one again, all of it trainable. Returns the model.
 
     Raises ValueError if no adapter is attached, or naming the layers that cannot be merged (nothing is changed then).
     """
@@ -172,7 +177,7 @@ def merge(model: Decoder) -> Decoder:
     refusing = [name for name, layer in adapter_layers(model) if type(layer).merged is AdapterLayer.merged]
     if refusing:
         raise ValueError(f"{model.adapter.method} cannot be merged into the weights of {', '.join(refusing)}")
-    return _replace(model, lambda layer: layer.merged())
+    return _replace(model, lambda layer: layer.merged()).requires_grad_(True)
 
 
 @contextmanager

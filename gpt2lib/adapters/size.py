@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import torch
 
-from gpt2lib.adapters.base import Spec, adapter_parameters, attach, blocks_in
+from gpt2lib.adapters.base import Spec, blocks_in
 from gpt2lib.model.base import random_model
 from gpt2lib.model.config import Config
 
 
-def trained_count(spec: Spec, config: Config) -> int:
-    """How many parameters an adapter trains on a model of this shape; takes no memory."""
+def trained_count(spec, config: Config) -> int:
+    """How many parameters a method trains on a model of this shape, without a task's head; takes no memory."""
     with torch.device("meta"):
-        return sum(p.numel() for p in adapter_parameters(attach(random_model(config), spec)).values())
+        model = random_model(config)
+        spec.apply(model)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def of_size(spec: Spec, parameters: int, config: Config) -> Spec:

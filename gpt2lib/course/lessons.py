@@ -11,8 +11,9 @@ from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
 from gpt2lib.course.verdicts import Verdicts
 from gpt2lib.data.load import TaskData
 from gpt2lib.model.base import load_base
+from gpt2lib.tasks.method import Trainable
 from gpt2lib.tasks.prepare import Encoder, prepare
-from gpt2lib.training import TrainingSettings, evaluate, fit
+from gpt2lib.training import TrainingSettings, evaluate, fit, trained_parameters
 from gpt2lib.training.optimizer import AdamW
 
 
@@ -85,27 +86,29 @@ def check_properties(spec: Spec, base_model: str, check: Verdicts | None = None,
 
 
 def comparison(
-    methods: dict[str, str | Spec],
+    methods: dict[str, str | Trainable],
     learning_rates: dict[str, float],
     data: TaskData,
     base_model: str,
     settings: TrainingSettings,
     hooks: dict[str, list] | None = None,
     max_length: int | None = None,
+    depth: int = 0,
 ) -> tuple[dict, pd.DataFrame]:
     """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
 
     methods, learning_rates, hooks: by name. max_length: tokens of a text, as many as the model takes by default.
+    depth: so many of the base's blocks are kept; 0: all.
     """
     models, rows = {}, {}
     for name, method in methods.items():
-        body, tokenizer = load_base(base_model)
+        body, tokenizer = load_base(base_model, depth=depth or None)
         encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
         torch.manual_seed(settings.seed)
         model = models[name] = prepare(data, body, tokenizer, method)
         train, dev = encoder(data.train), encoder(data.dev)
         fit(model, train, dev, replace(settings, lr=learning_rates[name]), hooks=(hooks or {}).get(name, []))
-        trained = adapter_parameters(body) if isinstance(method, Spec) else dict(model.named_parameters())
-        rows[name] = {"trained": sum(p.numel() for p in trained.values() if p.requires_grad)}
+        trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
+        rows[name] = {"trained": sum(p.numel() for p in trained.values())}
         rows[name] |= evaluate(model, dev)[0]
     return models, pd.DataFrame(rows).T.astype({"trained": int}).round(3)

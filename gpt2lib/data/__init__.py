@@ -6,6 +6,7 @@ It knows no model; training, tasks and all above them may call it.
 from gpt2lib.data.batches import Batch, Encoded, bucketed_batches, sorted_batches
 from gpt2lib.data.example import Example
 from gpt2lib.data.load import HASHES, PROMPT_LINES, TASKS, TaskData, find_file, load_task, read_sonnets
+from gpt2lib.data.split import hold_out, selection
 from gpt2lib.data.tokens import tokenize
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "TaskData",
     "bucketed_batches",
     "find_file",
+    "hold_out",
     "load_task",
     "read_sonnets",
+    "selection",
     "sorted_batches",
     "tokenize",
 ]

@@ -10,14 +10,14 @@ from gpt2lib.data.tables import read_rows
 @dataclass(frozen=True)
 class GlueTask:
     """folder: under glue/. texts, label: columns of the TSV file, by name, or by number where it has no header.
-    answers: what the label column may hold, in the order of the classes, and `meanings` what they mean. hub: the columns
-    there."""
+    answers: what the label column may hold, in the order of the classes, and class_names what they mean. hub: the
+    columns there."""
 
     folder: str
     texts: tuple
     label: str | int
     answers: tuple[str, ...]
-    meanings: tuple[str, ...]
+    class_names: tuple[str, ...]
     hub: tuple[str, ...]
 
 

@@ -40,23 +40,20 @@ HASHES = {
 
 @dataclass(frozen=True)
 class TaskData:
-    """The three parts of a task's data, lists of `Example`. classes: how many labels there are, 0 for generation."""
+    """The three parts of a task's data, lists of `Example`. class_names: what the labels mean, in order; none where a
+    text is to be written."""
 
     name: str
     source: str
-    classes: int
+    class_names: tuple[str, ...]
     train: list[Example]
     dev: list[Example]
     test: list[Example]
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """What the labels mean, in order."""
-        if self.name in glue.GLUE:
-            return glue.GLUE[self.name].meanings
-        return {"sst": ("--", "-", "0", "+", "++"), "cfimdb": ("negative", "positive"), "quora": ("no", "yes")}[
-            self.name
-        ]
+    def classes(self) -> int:
+        """How many labels there are."""
+        return len(self.class_names)
 
     def sample(self, examples: int, seed: int = 0) -> "TaskData":
         """The same data with so many of the training examples, drawn by the seed; 0 keeps them all."""
@@ -71,18 +68,18 @@ class TaskData:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of one task's tables; the label column is absent from its test file."""
+    """The columns of one task's tables, and what its labels mean; the label column is absent from its test file."""
 
     prefix: str
     columns: tuple[str, ...]
     label: str
-    classes: int
+    class_names: tuple[str, ...]
 
 
 TABLES = {
-    "sst": Table("ids-sst", ("id", "sentence"), "sentiment", 5),
-    "cfimdb": Table("ids-cfimdb", ("id", "sentence"), "sentiment", 2),
-    "quora": Table("quora", ("id", "sentence1", "sentence2"), "is_duplicate", 2),
+    "sst": Table("ids-sst", ("id", "sentence"), "sentiment", ("--", "-", "0", "+", "++")),
+    "cfimdb": Table("ids-cfimdb", ("id", "sentence"), "sentiment", ("negative", "positive")),
+    "quora": Table("quora", ("id", "sentence1", "sentence2"), "is_duplicate", ("no", "yes")),
 }
 TASKS = (*TABLES, "sonnets")  # the course's; `glue.GLUE` has the others
 
@@ -118,18 +115,18 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
             raise FileNotFoundError(f"{folder} holds no glue/{task.folder}/train.tsv and dev.tsv")
         else:
             train, dev = glue.from_hub(name)
-        data = TaskData(name, source_name, len(task.answers), train, dev, [])
+        data = TaskData(name, source_name, task.class_names, train, dev, [])
     elif name == "sonnets":
         train = read_sonnets(file("sonnets.txt"))
         dev = read_sonnets(file("TRUE_sonnets_held_out_dev.txt"))
         test = read_sonnets(file("sonnets_held_out.txt"), lines=PROMPT_LINES)
-        data = TaskData(name, source_name, 0, train, dev, test)
+        data = TaskData(name, source_name, (), train, dev, test)
     else:
         table = TABLES[name]
         train = read_table(file(f"{table.prefix}-train.csv"), table)
         dev = read_table(file(f"{table.prefix}-dev.csv"), table)
         test = read_table(file(f"{table.prefix}-test-student.csv"), table, labelled=False)
-        data = TaskData(name, source_name, table.classes, train, dev, test)
+        data = TaskData(name, source_name, table.class_names, train, dev, test)
     if not quiet:
         print(data)
     return data
@@ -207,8 +204,8 @@ def _label(text: str, table: Table, where: str) -> int:
         value = float(text)  # Quora writes 0.0 and 1.0
     except ValueError:
         value = -1.0
-    if value not in range(table.classes):
-        raise ValueError(f"{where}: {table.label} is {text!r}; possible: 0 to {table.classes - 1}")
+    if value not in range(len(table.class_names)):
+        raise ValueError(f"{where}: {table.label} is {text!r}; possible: 0 to {len(table.class_names) - 1}")
     return int(value)
 
 

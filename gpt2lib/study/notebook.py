@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from gpt2lib.common.checks import one_line
+from gpt2lib.tasks.parameters import method_of
+from gpt2lib.tasks.task import TASKS
 
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
 
@@ -59,4 +61,17 @@ def checked(parameters: dict, notebook: Path, where: str) -> dict:
         except (TypeError, ValueError):  # a date in a list, or nan
             raise ValueError(f"{where}: {name} = {value!r} holds what is no text or finite number") from None
         checked[name] = float(value) if kind == "float" else value
+    _check_names(default_values(notebook) | checked, where)
     return checked
+
+
+def _check_names(given: dict, where: str) -> None:
+    """Refuses a task or a method that there is none of, before a run of hours finds that out."""
+    try:
+        if "method" in given:
+            method_of(given | {"budget": 0})
+        for task in [given["task"]] if "task" in given else given.get("tasks", []):
+            if task not in TASKS:
+                raise ValueError(f"no task is called {task!r}; possible: {', '.join(TASKS)}")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None

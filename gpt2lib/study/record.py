@@ -10,7 +10,7 @@ from gpt2lib.common.checks import check_name
 from gpt2lib.common.machine import environment, processes
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.data.load import TaskData
-from gpt2lib.tasks.prepare import write_submission
+from gpt2lib.tasks.submission import write_submission
 from gpt2lib.training import TrainingSettings, predict, trained_parameters
 from gpt2lib.training.checkpoint import Progress
 
@@ -28,12 +28,15 @@ def write_run(
     method: str,
     test_predictions: list | None = None,
     files: dict | None = None,
+    trial: bool = False,
 ) -> None:
     """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
     example), the trained weights (adapter/ and head.safetensors), and last of all result.json. Nothing if folder is "".
 
-    metrics, predictions: what the run measured on dev, and for each example (see `evaluate`). test_predictions: texts for sonnets; classes are predicted here.
-    files: further JSON files, by name.
+    metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`); result.json has
+    `selection` beside them, what the kept weights reached where the epoch was chosen. test_predictions: texts for
+    sonnets; classes are predicted here. files: further JSON files, by name. trial: data.dev is a part of the training
+    data (see `data.split`), so nothing is to be handed in.
     """
     if not folder:
         return
@@ -50,10 +53,11 @@ def write_run(
         labels = [e.label for e in data.dev]
         rows |= {"label": labels, "prediction": classes, "loss": [loss for _, loss in predictions]}
         rows["correct"] = [p == label for p, label in zip(classes, labels, strict=True)]
-        write_submission(folder / "dev-predictions.csv", data.name, data.dev, classes)
+        if not trial:
+            write_submission(folder / "dev-predictions.csv", data.name, data.dev, classes)
     else:
         rows |= {"loss": predictions, "tokens": [model.weight(e) for e in dev]}
-    if test_predictions is not None:
+    if test_predictions:
         name = "test-predictions.csv" if data.classes else "test-sonnets.txt"
         write_submission(folder / name, data.name, data.test, test_predictions)
     pd.DataFrame(rows).to_csv(folder / "examples.csv", index=False)

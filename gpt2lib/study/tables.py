@@ -14,10 +14,10 @@ import pandas as pd
 
 from gpt2lib.common.checks import one_line
 from gpt2lib.common.whole import write_text, written_together
-from gpt2lib.tasks.prepare import read_submission
+from gpt2lib.tasks.method import name_in_tables
+from gpt2lib.tasks.submission import read_submission
 
 TRIALS = "trials"  # the part of the runs that only try a value for others; they do not count as results
-USUAL_RANK = 8
 KEYS = ("run", "part", "task", "method", "name", "seed")  # what tells runs apart in their tables
 SAMPLES = 2  # sonnets of each run that the report can show
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "targets", "budget")
@@ -140,11 +140,11 @@ def _write_sides(counted: Sequence[Record], old: "_Tables", before: dict[str, Re
     if histories := _combined(counted, "history.csv", old.csv("history")):
         pd.concat([_as_text(h) for h in histories]).fillna("").to_csv(f"{stem}-history.csv", index=False)
     for name in ("examples", "test", *sorted(old.names | {p.stem for r in counted for p in _tables_of(r)})):
-        read, file, keys = pd.read_csv, f"tables/{name}.csv", ("run", "task", "seed")
+        read, file, keys = _read_csv, f"tables/{name}.csv", ("run", "task", "seed")
         if name == "examples":
             file, keys = "examples.csv", KEYS
         elif name == "test":
-            read, file, keys = read_submission, "test-predictions.csv", ("run", "task")
+            read, file, keys = _read_predictions, "test-predictions.csv", ("run", "task")
         if tables := _combined(counted, file, old.parquet(name), keys, read):
             table = pd.concat(tables)
             table = table[["run", "task", "id", "label"]] if name == "test" else table
@@ -184,12 +184,20 @@ def _by_run(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return dict(list(table.groupby("run", sort=False))) if "run" in table else {}
 
 
+def _read_csv(path: Path, row: dict[str, str]) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"id": str}, keep_default_na=False, na_values=[""])
+
+
+def _read_predictions(path: Path, row: dict[str, str]) -> pd.DataFrame:
+    return read_submission(path, row["task"])
+
+
 def _combined(
     records: Sequence[Record],
     file: str,
     old: dict[str, pd.DataFrame],
     keys: Sequence[str] = KEYS,
-    read=lambda path: pd.read_csv(path, dtype={"id": str}, keep_default_na=False, na_values=[""]),
+    read=_read_csv,
 ) -> list[pd.DataFrame]:
     """One table of each run that has it, with the columns that tell the runs apart: from its folder, or from the old one."""
     tables = []
@@ -198,7 +206,7 @@ def _combined(
             table = old.get(record.row["run"])
         else:
             path = record.folder / file
-            table = read(path) if path.is_file() else None
+            table = read(path, record.row) if path.is_file() else None
         if table is not None:
             own = {key: record.row.get(key, "") for key in keys}
             if own.get("seed"):
@@ -242,9 +250,7 @@ def _row(result: dict, folder: Path) -> dict[str, str]:
         adapter |= {key: attached[key] for key in ADAPTER_SETTINGS if key in attached}
     if isinstance(adapter["targets"], list):
         adapter["targets"] = " ".join(adapter["targets"])
-    rank = parameters.get("rank")
-    # what tables and figures call it: ranks of LoRA are told apart, the usual one is just LoRA
-    result["name"] = f"lora r={rank}" if result["method"] == "lora" and rank != USUAL_RANK else result["method"]
+    result["name"] = name_in_tables(result["method"], parameters.get("rank"))
     selected = {f"selection_{key}": value for key, value in result.pop("selection", {}).items()}
     row = result | {key: parameters.get(key, "") for key in ("epochs", "max_length")} | adapter | metrics | selected
     row |= {"versions": " ".join(f"{package}-{number}" for package, number in versions.items())}

@@ -1,4 +1,33 @@
-"""What a task is made of: prompts, heads, the file it is handed in as, its floors and its scores.
+"""What a task is made of: the records of tasks and methods, prompts, heads, the file it is handed in as, floors, scores.
 
 Notebooks, studies and benchmarks call it.
 """
+
+from gpt2lib.tasks.method import METHODS, Full, LastLayer, Method, method_named
+from gpt2lib.tasks.parameters import method_of, settings_of
+from gpt2lib.tasks.prepare import Encoder, prepare
+from gpt2lib.tasks.prompts import answer_ids, paraphrase_prompt, plain_prompt, sonnet_prompt
+from gpt2lib.tasks.sonnets import complete_sonnets
+from gpt2lib.tasks.submission import read_submission, write_submission
+from gpt2lib.tasks.task import TASKS, Task
+
+__all__ = [
+    "METHODS",
+    "TASKS",
+    "Encoder",
+    "Full",
+    "LastLayer",
+    "Method",
+    "Task",
+    "answer_ids",
+    "complete_sonnets",
+    "method_named",
+    "method_of",
+    "paraphrase_prompt",
+    "plain_prompt",
+    "prepare",
+    "read_submission",
+    "settings_of",
+    "sonnet_prompt",
+    "write_submission",
+]

@@ -17,23 +17,25 @@ from gpt2lib.common.whole import write_json
 from gpt2lib.data.load import Example, TaskData
 
 
-def floors(data: TaskData) -> dict[str, float]:
+def floors(data: TaskData, seen: TaskData | None = None) -> dict[str, float]:
     """Dev accuracy of the majority class, dev accuracy and macro-F1 of the bag of words, and its parameters.
 
-    They depend on the data alone, so a study's runs share them through the cache folder.
+    seen: what they are fitted and chosen on, as a model would be (see `data.split`); `data` itself by default. They
+    depend on the data alone, so a study's runs share them through the cache folder.
     """
+    seen = seen or data
     code = Path(__file__).read_bytes() + sklearn.__version__.encode()
-    digest = hashlib.sha256(code + repr((data.train, data.dev)).encode()).hexdigest()
+    digest = hashlib.sha256(code + repr((seen.train, seen.dev, data.dev)).encode()).hexdigest()
     path = cache_folder() / "floors" / f"{digest[:32]}.json"
     if not path.is_file():
-        write_json(path, _floors(data))
+        write_json(path, _floors(data, seen))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _floors(data: TaskData) -> dict[str, float]:
+def _floors(data: TaskData, seen: TaskData) -> dict[str, float]:
     labels = [example.label for example in data.dev]
-    majority = Counter(example.label for example in data.train).most_common(1)[0][0]
-    predictions, parameters = bag_of_words(data)
+    majority = Counter(example.label for example in seen.train).most_common(1)[0][0]
+    predictions, parameters = bag_of_words(data, seen)
     return {
         "majority_accuracy": labels.count(majority) / len(labels),
         "bag_of_words_accuracy": float(accuracy_score(labels, predictions)),
@@ -42,14 +44,14 @@ def _floors(data: TaskData) -> dict[str, float]:
     }
 
 
-def bag_of_words(data: TaskData) -> tuple[list[int], int]:
-    """Predictions for dev of a logistic regression on TF-IDF of words and word pairs, and its number of weights.
+def bag_of_words(data: TaskData, seen: TaskData) -> tuple[list[int], int]:
+    """Predictions for data.dev of a logistic regression on TF-IDF of words and word pairs, and its number of weights.
 
-    A question pair is described by |a - b|, a * b, the cosine, and the share of words in common (Jaccard). The strength
-    of the regularisation is the best of three on dev, as the models' stopping is.
+    A question pair is described by |a - b|, a * b, the cosine, and the share of words in common (Jaccard). It is fitted to
+    seen.train, and the strength of its regularisation is the best of three on seen.dev, where a model's epoch is chosen.
     """
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    vectorizer.fit([text for example in data.train for text in (example.text, example.pair) if text is not None])
+    vectorizer.fit([text for example in seen.train for text in (example.text, example.pair) if text is not None])
 
     def features(examples: list[Example]) -> sparse.csr_matrix:
         a = vectorizer.transform([example.text for example in examples])
@@ -61,8 +63,8 @@ def bag_of_words(data: TaskData) -> tuple[list[int], int]:
         jaccard = [[len(x & y) / max(1, len(x | y))] for x, y in words]
         return sparse.hstack([abs(a - b), product, product.sum(1), np.array(jaccard)]).tocsr()
 
-    x, y = features(data.train), [example.label for example in data.train]
-    dev_x, dev_y = features(data.dev), [example.label for example in data.dev]
+    x, y = features(seen.train), [example.label for example in seen.train]
+    chooses_x, chooses_y = features(seen.dev), [example.label for example in seen.dev]
     models = [LogisticRegression(C=c, max_iter=300).fit(x, y) for c in (1, 10, 100)]
-    best = max(models, key=lambda model: model.score(dev_x, dev_y))
-    return best.predict(dev_x).tolist(), best.coef_.size + best.intercept_.size
+    best = max(models, key=lambda model: model.score(chooses_x, chooses_y))
+    return best.predict(features(data.dev)).tolist(), best.coef_.size + best.intercept_.size

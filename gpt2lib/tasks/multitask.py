@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from gpt2lib.adapters import Spec, attach
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.data.load import TaskData
 from gpt2lib.model.decoder import Decoder
-from gpt2lib.tasks.prepare import with_head
+from gpt2lib.tasks.method import Trainable
+from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.objectives import Classifier, LanguageModel
 
 
@@ -41,13 +41,8 @@ class MultiTask(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Summed loss."""
         total = torch.zeros((), device=batch.input_ids.device)
-        for task, rows, part in self._parts(batch):
-            if isinstance(task, LanguageModel):
-                losses, row = task.losses(part)
-                tokens = torch.bincount(row, minlength=len(rows))
-                total = total + (losses / tokens[row]).sum()
-            else:
-                total = total + task(part)
+        for task, _, part in self._parts(batch):
+            total = total + task.means(part).sum()
         return total
 
     def weight(self, example: Encoded) -> int:
@@ -73,10 +68,11 @@ class MultiTask(nn.Module):
         return {"loss": sum(losses) / len(losses)} | metrics
 
 
-def prepare_tasks(tasks: list[TaskData], body: Decoder, tokenizer, spec: Spec) -> MultiTask:
-    """Attach one adapter, and put every task's head on it."""
-    attach(body, spec)
-    return MultiTask({data.name: with_head(data, body, tokenizer) for data in tasks})
+def prepare_tasks(tasks: list[TaskData], body: Decoder, tokenizer, method: Trainable) -> MultiTask:
+    """Prepare one body, with one adapter for all, and put every task's head on it."""
+    method.apply(body)
+    own = method.own_output_layer
+    return MultiTask({data.name: TASKS[data.name].head(body, tokenizer, own) for data in tasks})
 
 
 def labelled_by_task(parts: list[list[Encoded]]) -> list[list[Encoded]]:

@@ -6,9 +6,8 @@ import pandas as pd
 
 from gpt2lib.common.checks import one_line
 from gpt2lib.common.whole import write_whole
-from gpt2lib.data.glue import GLUE
-from gpt2lib.data.load import TABLES
 from gpt2lib.data.tables import check_ids, read_rows, read_text
+from gpt2lib.tasks.task import TASKS
 
 LABELS = ("sentiment", "is_duplicate", "label")
 
@@ -33,8 +32,9 @@ def score(predictions: str | Path, labels: str | Path, write: bool = False) -> p
     rows = []
     for (run, task), group in table.groupby(["run", "task"], sort=False):
         if set(group["id"]) == set(truth.index):
-            if wrong := set(truth) - set(range(_classes(task))):
-                raise ValueError(f"{labels}: {min(wrong)} is no class of {task}; possible: 0 to {_classes(task) - 1}")
+            classes = range(len(TASKS[task].classes))
+            if wrong := set(truth) - set(classes):
+                raise ValueError(f"{labels}: {min(wrong)} is no class of {task}; possible: 0 to {classes[-1]}")
             correct = group["label"].to_numpy() == truth.loc[group["id"]].to_numpy()
             rows.append({"run": run, "task": task, "test_accuracy": correct.mean()})
     if not rows:
@@ -53,10 +53,6 @@ def _write(predictions: Path, scored: pd.DataFrame) -> None:
         old = pd.read_csv(path, dtype={"run": str})
         scored = pd.concat([old[~old["run"].isin(scored["run"])], scored])
     write_whole(path, lambda partial: scored.to_csv(partial, index=False, float_format="%.8g"))
-
-
-def _classes(task: str) -> int:
-    return len(GLUE[task].answers) if task in GLUE else TABLES[task].classes
 
 
 def _read_labels(path: Path) -> pd.Series:

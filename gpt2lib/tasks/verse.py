@@ -11,9 +11,8 @@ from functools import cache
 from sacrebleu.metrics import BLEU, CHRF
 
 from gpt2lib.data.load import PROMPT_LINES, Example
-from gpt2lib.tasks.prepare import verse_lines
+from gpt2lib.tasks.sonnets import LINES, verse_lines
 
-LINES = 14
 SCHEME = [(0, 2), (1, 3), (4, 6), (5, 7), (8, 10), (9, 11), (12, 13)]  # ABAB CDCD EFEF GG
 
 

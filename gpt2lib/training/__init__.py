@@ -7,6 +7,4 @@ from gpt2lib.training.evaluate import evaluate, predict
 from gpt2lib.training.settings import TrainingSettings
 from gpt2lib.training.trainer import Trainer, fit, trained_parameters
 
-Training = TrainingSettings  # until every caller has the new name
-
-__all__ = ["Trainer", "Training", "TrainingSettings", "evaluate", "fit", "predict", "trained_parameters"]
+__all__ = ["Trainer", "TrainingSettings", "evaluate", "fit", "predict", "trained_parameters"]

@@ -1,11 +1,18 @@
 """How far a run has come, and the file that it goes on from: written beside, then renamed, so it is whole or old."""
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from gpt2lib.common.digest import digest_of
 from gpt2lib.common.whole import write_json, write_whole
+from gpt2lib.data.batches import Encoded
+from gpt2lib.training.objectives import Objective
+from gpt2lib.training.settings import TrainingSettings
 
 
 @dataclass
@@ -73,3 +80,26 @@ class Checkpoint:
             now["tokens_per_second"] = progress.tokens_per_second
             now["seconds_left"] = progress.seconds / progress.step * (progress.steps - progress.step)
             write_json(self.folder / "progress.json", now)
+
+
+def identity_of(
+    model: Objective, train: list[Encoded], dev: list[Encoded], settings: TrainingSettings
+) -> dict[str, str]:
+    """What makes a run this one. Weights that start at random (an adapter's, a head's) follow from the seed."""
+    body, trained = model.body, {name: p for name, p in model.named_parameters() if p.requires_grad}
+    given = ((name, p) for name, p in body.named_parameters() if not p.requires_grad or body.adapter is None)
+    return {
+        "settings": json.dumps(asdict(settings), sort_keys=True),
+        "adapter": body.adapter.to_json() if body.adapter else "none",
+        "base model": digest_of(given),
+        "trained parameters": json.dumps({name: list(p.shape) for name, p in trained.items()}),
+        "training examples": _digest_of_examples(train),
+        "dev examples": _digest_of_examples(dev),
+    }
+
+
+def _digest_of_examples(examples: list[Encoded]) -> str:
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(np.array([len(e.ids), -1 if e.label is None else e.label, e.start, e.task, *e.ids]).tobytes())
+    return digest.hexdigest()[:32]

@@ -85,6 +85,10 @@ class Classifier(nn.Module):
         """Summed cross-entropy."""
         return F.cross_entropy(self.logits(batch).float(), batch.labels, reduction="sum")
 
+    def means(self, batch: Batch) -> Tensor:
+        """The loss of each example, of which every one counts the same in a mixture of tasks: [batch]"""
+        return F.cross_entropy(self.logits(batch).float(), batch.labels, reduction="none")
+
     def weight(self, example: Encoded) -> int:
         return 1
 
@@ -142,6 +146,12 @@ class LanguageModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Summed cross-entropy."""
         return self.losses(batch)[0].sum()
+
+    def means(self, batch: Batch) -> Tensor:
+        """The mean cross-entropy of each example's tokens, of which every example counts the same in a mixture: [batch]"""
+        losses, rows = self.losses(batch)
+        tokens = torch.bincount(rows, minlength=len(batch.lengths))
+        return torch.zeros(len(batch.lengths), device=losses.device).index_add(0, rows, losses / tokens[rows])
 
     def weight(self, example: Encoded) -> int:
         return max(0, len(example.ids) - max(1, example.start))

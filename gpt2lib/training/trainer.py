@@ -6,7 +6,6 @@ from its last checkpoint to the same bits (on a CPU), and several processes see 
 """
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -14,14 +13,12 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from gpt2lib.common.digest import digest_of
 from gpt2lib.common.machine import peak_memory_mb, processes
 from gpt2lib.data.batches import Batch, Encoded, bucketed_batches
-from gpt2lib.training.checkpoint import Checkpoint, Progress
+from gpt2lib.training.checkpoint import Checkpoint, Progress, identity_of
 from gpt2lib.training.evaluate import autocast, evaluate
 from gpt2lib.training.hooks import Hook
 from gpt2lib.training.objectives import Objective
@@ -87,7 +84,7 @@ class Trainer:
         self.quiet = quiet or not self.accelerator.is_main_process
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] = {}
-        identity = _identity(model, train, dev, settings) if folder is not None else {}
+        identity = identity_of(model, train, dev, settings) if folder is not None else {}
         self.checkpoint = Checkpoint(folder, identity, self.accelerator.is_main_process)
         state = self.checkpoint.load()
 
@@ -282,24 +279,3 @@ def _optimizer(trained: dict[str, torch.nn.Parameter], settings: TrainingSetting
 
 def _derived_seed(*parts) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
-
-
-def _identity(model: Objective, train: list[Encoded], dev: list[Encoded], settings: TrainingSettings) -> dict[str, str]:
-    """What makes a run this one. Weights that start at random (an adapter's, a head's) follow from the seed."""
-    body, trained = model.body, trained_parameters(model)
-    given = ((name, p) for name, p in body.named_parameters() if not p.requires_grad or body.adapter is None)
-    return {
-        "settings": json.dumps(asdict(settings), sort_keys=True),
-        "adapter": body.adapter.to_json() if body.adapter else "none",
-        "base model": digest_of(given),
-        "trained parameters": json.dumps({name: list(p.shape) for name, p in trained.items()}),
-        "training examples": _digest_of_examples(train),
-        "dev examples": _digest_of_examples(dev),
-    }
-
-
-def _digest_of_examples(examples: list[Encoded]) -> str:
-    digest = hashlib.sha256()
-    for e in examples:
-        digest.update(np.array([len(e.ids), -1 if e.label is None else e.label, e.start, e.task, *e.ids]).tobytes())
-    return digest.hexdigest()[:32]

@@ -1,0 +1,50 @@
+"""Sonnets: their lines, and completing them from the first three."""
+
+import torch
+
+from gpt2lib.data.example import Example
+from gpt2lib.data.tokens import tokenize
+from gpt2lib.model.decoder import Decoder
+from gpt2lib.tasks.prompts import sonnet_prompt
+
+LINES = 14
+
+
+def verse_lines(text: str) -> list[str]:
+    """The lines of a poem that are not empty, without indentation."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+@torch.no_grad()
+def complete_sonnets(
+    body: Decoder,
+    tokenizer,
+    examples: list[Example],
+    seed: int = 0,
+    temperature: float = 0.9,
+    top_p: float = 0.9,
+    max_new_tokens: int = 256,
+) -> list[str]:
+    """Complete each sonnet from its first three lines, all in one batch: the whole texts, as long as the model made them.
+
+    A model that does not stop is stopped after max_new_tokens, or at n_positions.
+    """
+    if not examples:
+        return []
+    device = body.wte.weight.device
+    prompts = [sonnet_prompt(example)[0] for example in examples]
+    rows = [[tokenizer.eos_token_id, *ids] for ids in tokenize(prompts, tokenizer)]
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    out = body.generate(
+        ids,
+        mask,
+        max_new_tokens=min(max_new_tokens, body.config.n_positions - width),
+        temperature=temperature,
+        top_p=top_p,
+        eos_token_id=tokenizer.eos_token_id,
+        generator=torch.Generator(device).manual_seed(seed),
+    )
+    new = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    return [prompt + text for prompt, text in zip(prompts, new, strict=True)]
