@@ -22,7 +22,6 @@ WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
     "15_alpha_lora",
     "19_multitask",
     "21_benchmarks",
-    "22_report",
 }
 
 
