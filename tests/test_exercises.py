@@ -16,10 +16,8 @@ WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
     "07_sentiment",
     "08_paraphrase",
     "09_sonnets",
-    "18_kan_lora",
     "19_multitask",
     "21_benchmarks",
-    "22_report",
 }
 
 
