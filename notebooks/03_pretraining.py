@@ -229,9 +229,9 @@ write_pretraining(out, model, progress, settings, metrics | by_part, name, sourc
 # %% [markdown]
 # ## What buys most per hour?
 #
-# Before the long run that made `gpt2-mini`, short ones of half a million tokens compared recipes on the real corpus, each on
-# one core of the same kind. Muon, which orthogonalises the updates of the hidden matrices, and word vectors from counts
-# earned their places; a larger batch and two more layers did not, at this budget.
+# Before the long run that made `gpt2-mini`, short ones of half a million tokens compared recipes on the real corpus,
+# each on one core of the same kind. Muon, which orthogonalises the updates of the hidden matrices, and word vectors
+# from counts earned their places; a larger batch and two more layers did not, at this budget.
 
 # %%
 figures.trials(pd.read_csv(report.FOLDER / "results" / "pretraining-trials.csv"))
@@ -239,9 +239,9 @@ figures.trials(pd.read_csv(report.FOLDER / "results" / "pretraining-trials.csv")
 # %% [markdown]
 # ## What it is worth
 #
-# `gpt2lib study notebooks/studies/pretraining.toml` trains `gpt2-mini`, and the same architecture from random weights, on real
-# data, by the same settings: all parameters, each base with the learning rate that was best for it, and LoRA alone. Dev
-# accuracy in per cent, beside the floors:
+# `gpt2lib study notebooks/studies/pretraining.toml` trains `gpt2-mini`, and the same architecture from random weights,
+# on real data, by the same settings: all parameters, each base with the learning rate that was best for it, and LoRA
+# alone. Dev accuracy in per cent, beside the floors:
 
 # %%
 worth = report.worth(pd.read_csv(report.FOLDER / "results" / "pretraining.csv"))
@@ -254,10 +254,11 @@ floors = worth.groupby("task")[["bag_of_words_accuracy", "majority_accuracy"]].f
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# What twelve million tokens are worth depends on what may move. With LoRA alone `gpt2-mini` is nine points better on SST than
-# random weights, which few parameters cannot mend; with all parameters trained, almost four. On CFIMDB and Quora the two bases
-# cannot be told apart, and a bag of words is better than both: those tasks want whole reviews weighed and questions
-# compared, and this model has read too little for that. More text would close the gap, not another adapter.
+# What twelve million tokens are worth depends on what may move. With LoRA alone `gpt2-mini` is nine points better on
+# SST than random weights, which few parameters cannot mend; with all parameters trained, almost four. On CFIMDB and
+# Quora the two bases cannot be told apart, and a bag of words is better than both: those tasks want whole reviews
+# weighed and questions compared, and this model has read too little for that. More text would close the gap, not
+# another adapter.
 #
 # A few million tokens teach spelling, common phrases and the manner of each part; they do not teach the world. A model
 # that has seen 10 000 times fewer words than GPT-2 is no GPT-2, and results on it are never shown as GPT-2's.

@@ -191,11 +191,11 @@ write_run(
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# A new layer and some training turn a language model into a classifier. One run is one draw of the head, the order of the
-# data and a small dev set: with 1,101 sentences a 95 % interval of one accuracy is 3 points wide to either side, with
-# 245 reviews 4 to 6. The studies repeat runs before they compare.
+# A new layer and some training turn a language model into a classifier. One run is one draw of the head, the order of
+# the data and a small dev set: with 1,101 sentences a 95 % interval of one accuracy is 3 points wide to either side,
+# with 245 reviews 4 to 6. The studies repeat runs before they compare.
 #
-# **Try it.** Run again with `method = "last-linear"` (a larger `lr`, 1e-2, suits it) and `method = "lora"` (3e-3). On toy
-# data "not" turns a judgement round: which method learns that? Then set `base_model = "untrained:gpt2-mini"`.
+# **Try it.** Run again with `method = "last-linear"` (a larger `lr`, 1e-2, suits it) and `method = "lora"` (3e-3). On
+# toy data "not" turns a judgement round: which method learns that? Then set `base_model = "untrained:gpt2-mini"`.
 #
 # **References.** Radford et al. 2019 (GPT-2); Socher et al. 2013 (SST); Kaushik, Hovy and Lipton 2020 (CFIMDB).

@@ -58,8 +58,8 @@ from gpt2lib.training import evaluate, fit
 # ## The mixture
 #
 # A task with $n$ examples gets a share in proportion to $n^{1/T}$. $T = 1$ draws by size, so that a large task drowns
-# a small one; $T \to \infty$ gives all the same, so that a small one is repeated often. One pass through the mixture has as
-# many examples as there are in all.
+# a small one; $T \to \infty$ gives all the same, so that a small one is repeated often. One pass through the mixture
+# has as many examples as there are in all.
 
 # %%
 datas = [load_task(task, source or None).sample(examples) for task in tasks]
@@ -133,9 +133,9 @@ write_tables(out, {"multitask": table}, about | {"seed": seed, "examples": int(s
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# The shared adapter has one part in as many of the parameters, and every task saw as many or fewer of its own examples, as the
-# temperature decides. Related tasks can lend each other something; unrelated ones compete for the same rank. On these few
-# examples and with one seed, a difference of a few points is noise.
+# The shared adapter has one part in as many of the parameters, and every task saw as many or fewer of its own examples,
+# as the temperature decides. Related tasks can lend each other something; unrelated ones compete for the same rank. On
+# these few examples and with one seed, a difference of a few points is noise.
 #
 # **Exercise 1.** Two tasks of 100 and 900 examples at $T = 2$: what share of the mixture does the small one get?
 #

@@ -22,9 +22,9 @@
 # - measure two programs against each other so that the result means something: one process, in turns, ratios by round,
 # - say what each change buys, and what was not worth having.
 #
-# The defaults are tiny shapes on toy lengths, to show the machinery in a minute; overheads weigh more there than they do
-# in earnest. `make benchmarks` runs this notebook on GPT-2 small's shapes and real lengths, for some three quarters of an
-# hour; the report shows what it leaves in `report/results/benchmarks.csv`.
+# The defaults are tiny shapes on toy lengths, to show the machinery in a minute; overheads weigh more there than they
+# do in earnest. `make benchmarks` runs this notebook on GPT-2 small's shapes and real lengths, for some three quarters
+# of an hour; the report shows what it leaves in `report/results/benchmarks.csv`.
 
 # %% tags=["parameters"]
 task: str = "sst"  # whose text lengths: sst, cfimdb or quora
@@ -73,17 +73,17 @@ print(f"{task}: {len(lengths)} texts, {sum(lengths) / len(lengths):.0f} tokens o
 # %% [markdown]
 # ## Training
 #
-# Both sides have the same weights, the same texts, batch size, precision, rank and target layers, and clip gradients. peft's
-# side draws batches at random and pads them to their longest, as a user's collator does; ours is `fit`. A ratio above 1 is in
-# our favour.
+# Both sides have the same weights, the same texts, batch size, precision, rank and target layers, and clip gradients.
+# peft's side draws batches at random and pads them to their longest, as a user's collator does; ours is `fit`. A ratio
+# above 1 is in our favour.
 
 # %%
 rows = benchmarks.training(work) if "training" in parts else []
 pd.DataFrame(rows).round(2)
 
 # %% [markdown]
-# Faster must not mean worse: LoRA from the same pretrained weights, on the same labelled examples, at the same learning rates,
-# of both sides; a line a seed.
+# Faster must not mean worse: LoRA from the same pretrained weights, on the same labelled examples, at the same learning
+# rates, of both sides; a line a seed.
 
 # %%
 learnt = pd.DataFrame()
@@ -99,12 +99,13 @@ figures.two_sides(learnt) if len(learnt) else None
 # %% [markdown]
 # ## What each change buys
 #
-# From the peer to `fit`, one change at a time. *No mask*: padding stands on the right, where a causal model needs none, and
-# there is no dropout left to apply to frozen features. *Batches by length*: hardly any padding. *Last block for one token*: the
-# classifier reads one position, so the last block's queries and feed-forward layer skip the others.
+# From the peer to `fit`, one change at a time. *No mask*: padding stands on the right, where a causal model needs none,
+# and there is no dropout left to apply to frozen features. *Batches by length*: hardly any padding. *Last block for one
+# token*: the classifier reads one position, so the last block's queries and feed-forward layer skip the others.
 # In bf16, *frozen weights kept in bf16* spares autocast from casting each of them in every step.
 #
-# Tried and dropped on a CPU: `torch.compile`, 5 % at most after minutes of compiling, for matrix products are nearly all of it.
+# Tried and dropped on a CPU: `torch.compile`, 5 % at most after minutes of compiling, for matrix products are nearly
+# all of it.
 
 # %%
 changes = benchmarks.waterfall(work) if "waterfall" in parts else pd.DataFrame()
@@ -136,9 +137,10 @@ costs
 # %% [markdown]
 # ## Decoding
 #
-# All prompts at once with a cache. The course starter's loop takes one prompt at a time and computes everything again for
-# every token. Two changes set us apart from transformers: a step has as few rows as there are prompts, which a CPU multiplies
-# faster as $W x^\top$ (`linear.py`), and a nucleus can be drawn from without sorting the vocabulary (`generate.py`).
+# All prompts at once with a cache. The course starter's loop takes one prompt at a time and computes everything again
+# for every token. Two changes set us apart from transformers: a step has as few rows as there are prompts, which a CPU
+# multiplies faster as $W x^\top$ (`linear.py`), and a nucleus can be drawn from without sorting the vocabulary
+# (`generate.py`).
 
 # %%
 written, same_text = [], True
@@ -153,8 +155,8 @@ show.check("greedy decoding writes transformers' text, token for token", same_te
 # %% [markdown]
 # ## Memory, start-up, the optimiser
 #
-# Memory is what a step of training adds, at its peak, to a process of its own that has imported both libraries; on texts
-# of one length, so that the batches are the same, and as long as the model takes, where memory matters.
+# Memory is what a step of training adds, at its peak, to a process of its own that has imported both libraries; on
+# texts of one length, so that the batches are the same, and as long as the model takes, where memory matters.
 
 # %%
 resources = []
@@ -166,9 +168,9 @@ pd.DataFrame(resources).round(3)
 # %% [markdown]
 # ## Growth, and the share of what the machine can do
 #
-# Time per token over more and more examples is flat if nothing grows faster than the work. The FLOPs of a training step (6 for each
-# weight and token in full, 4 for LoRA, which needs no gradients of the frozen weights; attention and embeddings not counted)
-# are held against the fastest matrix product measured here.
+# Time per token over more and more examples is flat if nothing grows faster than the work. The FLOPs of a training step
+# (6 for each weight and token in full, 4 for LoRA, which needs no gradients of the frozen weights; attention and
+# embeddings not counted) are held against the fastest matrix product measured here.
 
 # %%
 grown = benchmarks.growth(work, tuple(sizes)) if "growth" in parts else pd.DataFrame()
@@ -204,11 +206,12 @@ if out:
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# Most of the gain over the peer is work that need not be done: padding, masks, positions that nobody reads. It grows with
-# the spread of the lengths and shrinks for texts of one length. A ratio on this machine is a ratio on this machine; the
-# table names it. No GPU was measured.
+# Most of the gain over the peer is work that need not be done: padding, masks, positions that nobody reads. It grows
+# with the spread of the lengths and shrinks for texts of one length. A ratio on this machine is a ratio on this
+# machine; the table names it. No GPU was measured.
 #
-# **Exercise.** Texts of 10 and of 40 tokens, half of each, in batches of two drawn at random: which share of all tokens is padding?
+# **Exercise.** Texts of 10 and of 40 tokens, half of each, in batches of two drawn at random: which share of all tokens
+# is padding?
 
 # %% tags=["nbval-check-output"]
 answer_1 = None

@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY
 
 from gpt2lib import report
-from gpt2lib.report import figures, pdf
+from gpt2lib.report import figures, pdf, summaries
 from gpt2lib.report.figures import theme
 
 RESULTS = REPOSITORY / "report" / "results"
@@ -141,11 +141,11 @@ def test_methods_stand_best_first_and_ranks_together(tables):
         named = {theme.title(name): name for name in values.index}
         order = [named[label] for label in labels(axis)]
         assert sorted(order) == sorted(values.index)
-        at = [i for i, name in enumerate(order) if theme.method_of(name) == "lora"]
+        at = [i for i, name in enumerate(order) if theme.family_of(name) == "lora"]
         assert at == list(range(at[0], at[0] + len(at)))
         best_last = task != "sonnets"  # accuracy: higher is better
-        of_family = values.groupby(theme.method_of).agg("max" if best_last else "min")
-        families = list(dict.fromkeys(theme.method_of(name) for name in order))
+        of_family = values.groupby(theme.family_of).agg("max" if best_last else "min")
+        families = list(dict.fromkeys(theme.family_of(name) for name in order))
         assert list(of_family[families]) == sorted(of_family, reverse=best_last)
 
 
@@ -223,8 +223,34 @@ def test_ranges_of_blocks_are_read_and_drawn():
     runs = pd.read_csv(RESULTS / "mini.csv")
     runs = runs[runs["counts"] & (runs["part"] == "main") & (runs["task"] == "sst")]
     runs = runs[runs["name"].isin(["lora", "lora r=4"])]
-    runs["layers"] = runs["name"].map({"lora": "2 4", "lora r=4": "0 4"})
+    runs["parameters"] = runs["name"].map({"lora": '{"layers": [2, 4]}', "lora r=4": '{"layers": [0, 4]}'})
     table = report.block_ranges(runs, pd.read_parquet(RESULTS / "mini-examples.parquet"))
     assert sorted(zip(table["first"], table["end"], strict=True)) == [(0, 4), (2, 4)]
     figure = figures.block_ranges(table)
     assert labels(figure.axes[0]) == ["0 to 3", "2 to 3"] and not beyond(figure)
+
+
+def test_rates_are_scored_by_what_they_were_chosen_by():
+    common = {"task": "sst", "name": "lora", "counts": False, "accuracy": 0.9}
+    trials = [
+        common | {"part": "trials", "lr": lr, "seed": seed, "selection_accuracy": value}
+        for lr, seed, value in ((1e-3, 0, 0.3), (1e-3, 1, 0.5), (1e-2, 0, 0.6), (1e-2, 1, 0.6))
+    ]
+    main = common | {"part": "main", "lr": 1e-2, "seed": 0, "selection_accuracy": 0.7}
+    other = common | {"part": "trials", "name": "krona", "lr": 1e-2, "seed": 0, "selection_accuracy": 0.7}
+    table = summaries.tried_rates(pd.DataFrame([*trials, main, other]))
+    assert dict(zip(table["lr"], table["value"], strict=True)) == pytest.approx({1e-3: 0.4, 1e-2: 0.6})
+    assert set(table["name"]) == {"lora"}  # one rate is no trial
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("lora r=16", "LoRA, rank 16"),
+        ("alpha-lora fixed", "alpha-LoRA fixed"),
+        ("krona", "KronA"),
+        ("floor x", "floor x"),
+    ],
+)
+def test_titles_come_from_the_records(name, called):
+    assert theme.title(name) == called

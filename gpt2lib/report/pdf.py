@@ -15,7 +15,7 @@ from gpt2lib import theory
 from gpt2lib.adapters import AlphaLoRA
 from gpt2lib.common.whole import write_json, write_whole
 from gpt2lib.report import figures, statistics
-from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, worth
+from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, tried_rates, worth
 from gpt2lib.tasks.method import METHODS
 from gpt2lib.tasks.task import TASKS
 
@@ -89,10 +89,8 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
     measured = results / "benchmarks.csv"
     benchmarks = pd.read_csv(measured) if study != "demo" and measured.is_file() else None
     _save(folder, "cost", methods, figures.cost(methods, benchmarks), keep_table=False)
-    tried = main[(main["seed"] == main["seed"].min()) & (main["task"] != "sonnets")]
-    tried = tried[tried.groupby(["task", "name"])["lr"].transform("nunique") > 1]  # others took another task's rate
+    tried = tried_rates(runs)
     if len(tried):
-        tried = tried[["task", "name", "lr", "accuracy"]].rename(columns={"accuracy": "value"})
         _save(folder, "rates", tried, figures.rates(tried))
         drawn.add("rates")
     for part in ("glue", "weight decay"):

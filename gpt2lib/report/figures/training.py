@@ -84,7 +84,7 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure | None
 
 
 def rates(table: pd.DataFrame) -> Figure:
-    """Dev accuracy at each learning rate that was tried, a small panel a method, the others' lines behind it in grey.
+    """Accuracy at each learning rate that was tried, a small panel a method, the others' lines behind it in grey.
 
     With several tasks: a line a task, in points from the best of its task. table: columns task, name, lr, value.
     """
@@ -111,7 +111,7 @@ def rates(table: pd.DataFrame) -> Figure:
     for axis in axes.flat[len(names) - columns : len(names)]:
         axis.xaxis.set_tick_params(labelbottom=True)
     figure.supxlabel("learning rate", fontsize=8)
-    label = f"dev accuracy on {title(tasks[0])} (%)" if len(tasks) == 1 else "points from the task's best"
+    label = f"accuracy on {title(tasks[0])} (%)" if len(tasks) == 1 else "points from the task's best"
     figure.supylabel(label, fontsize=8)
     return done(figure, legend=len(tasks) > 1)
 
