@@ -54,8 +54,8 @@ def training(work: Work) -> list[dict]:
 def dev_curves(
     work: Work, train: list[Encoded], dev: list[Encoded], epochs: int, lr: float, seeds: tuple[int, ...] = (0,)
 ) -> pd.DataFrame:
-    """LoRA from the same weights, on the same labelled examples, at the same learning rates: dev accuracy after each epoch
-    and the seconds of training until then, of both sides (columns side, seed, epoch, seconds, accuracy)."""
+    """LoRA from the same weights, on the same labelled examples, at the same learning rates: dev accuracy after each
+    epoch and the seconds of training until then, of both sides (columns side, seed, epoch, seconds, accuracy)."""
     return pd.concat(
         [_dev_curves(replace(work, seed=seed), train, dev, epochs, lr) for seed in seeds], ignore_index=True
     )
@@ -196,7 +196,7 @@ def utilisation(work: Work) -> dict[str, float]:
     peak = matmul_peak(work.device, torch.bfloat16 if work.precision == "bf16" else torch.float32)
     matrices = work.config.n_layer * work.config.block_parameters
     found = {"peak": peak}
-    # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): floating-point operations a token
+    # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): operations a token
     for name, method, passes in (("full", Full(), 6), ("LoRA", LoRA(rank=RANK), 4)):
         run = our_run(work, method)
         steps_of(run, work.steps)()

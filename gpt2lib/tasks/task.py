@@ -106,8 +106,8 @@ class Writing(Task):
         return "".join(self.prompt(example))
 
     def encode(self, examples: list[Example], tokenizer, max_length: int, score_from_prompt: bool) -> list[Encoded]:
-        """An end-of-text token on either side, so that a model learns to begin and to stop. Raises ValueError for a length
-        that leaves none of the tokens that are to be scored."""
+        """An end-of-text token on either side, so that a model learns to begin and to stop. Raises ValueError for a
+        length that leaves none of the tokens that are to be scored."""
         parts = [self.prompt(example) for example in examples]
         prompts, rests = (tokenize([part[i] for part in parts], tokenizer) for i in (0, 1))
         end = tokenizer.eos_token_id

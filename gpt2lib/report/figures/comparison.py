@@ -49,7 +49,8 @@ def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Fig
 
 
 def _best_first(rows: pd.DataFrame) -> list[str]:
-    """The methods of one task, the best first; variants of one method stand together, by rank if ranks tell them apart."""
+    """The methods of one task, the best first; variants of one method stand together, by rank if ranks tell them
+    apart."""
     trained = rows[rows["seconds"].notna()]
     score = trained["value"] * (1 if rows["metric"].iloc[0] == "perplexity" else -1)  # the lower the better
     family = pd.Series([family_of(name) for name in trained.index], trained.index)

@@ -72,7 +72,8 @@ def done(figure: Figure, legend: bool = False) -> Figure:
 
 
 def family_of(name: str) -> str:
-    """The method of a run's name, without the setting that may follow it: "lora r=4" is a "lora"; others are their own."""
+    """The method of a run's name, without the setting that may follow it: "lora r=4" is a "lora"; others are their
+    own."""
     first = name.split(" ")[0]
     return first if first in METHODS else name
 
