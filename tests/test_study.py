@@ -136,6 +136,23 @@ def test_rows_are_not_lost_unless_that_is_meant(study, tmp_path):
         batch.collect(tmp_path / "results")
 
 
+def test_a_notebook_may_gain_a_parameter_but_not_change_one(study, tmp_path):
+    path, notebook = study(GRID), tmp_path / "notebooks" / "one.ipynb"
+    batch, _ = run(path, tmp_path)
+    table = batch.collect(tmp_path / "results")
+
+    def missing(old, new):
+        notebook.write_text(text.replace(old, new))
+        notebook_parameters.cache_clear()
+        here, elsewhere = Study(path, tmp_path / "runs"), Study(path, tmp_path / "none", collected=table.parent)
+        assert len(here.missing()) == len(elsewhere.missing())
+        return len(here.missing())
+
+    text = notebook.read_text()
+    assert missing("number: int = 1", 'number: int = 1\\n",\n    "another: int = 5') == 0
+    assert missing("number: int = 1", "number: int = 2") == missing("number: int = 1", "numbers: int = 1") == 4
+
+
 def test_a_named_run_is_done_again_when_its_parameters_change_and_the_old_one_is_kept(study, tmp_path):
     content = '[[runs]]\nnotebook = "one"\nname = "base"\nparameters = { share = 0.5 }\n'
     run(study(content), tmp_path)
