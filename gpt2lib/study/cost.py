@@ -1,11 +1,10 @@
 """What a run will cost, roughly, before it is started: trained parameters, hours, memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-from gpt2lib.adapters import trained_count
 from gpt2lib.common.machine import matmul_peak
 from gpt2lib.data.load import load_task
 from gpt2lib.model import base
@@ -15,6 +14,7 @@ from gpt2lib.study.notebook import default_values
 from gpt2lib.tasks.parameters import method_of
 from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.objectives import LOGITS_AT_ONCE
+from gpt2lib.training.prefix import frozen_blocks
 
 TOKENS_PER_WORD = 1.35  # of GPT-2's tokenizer on English
 UTILISATION = 0.4  # of the matrix product's speed that training reaches
@@ -32,8 +32,8 @@ class Estimate:
 def estimate(run: Run) -> Estimate | None:
     """None for a notebook that trains nothing by these parameters, or a task whose data are not there.
 
-    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained; a
-    frozen body is run once. Early stopping may end a run sooner.
+    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained; the
+    blocks below all that is trained are run once. Early stopping may end a run sooner.
     """
     given = default_values(run.notebook) | run.parameters
     if not {"task", "method", "base_model", "epochs"} <= set(given):
@@ -42,16 +42,22 @@ def estimate(run: Run) -> Estimate | None:
     data = config and lengths_of(given["task"], given["source"], given.get("examples", 0))
     if not data:
         return None
+    config = replace(config, n_layer=min(given.get("depth", 0) or config.n_layer, config.n_layer))
     most = min(given.get("max_length", config.n_positions), config.n_positions)
     train, dev, test = (sum(min(length, most) for length in lengths) for lengths in data)
-    d = config.n_embd
-    body = config.n_layer * config.block_parameters  # the embeddings are only looked up
-    trained = trained_count(method_of(given, config), config)
-    output = 0 if TASKS[given["task"]].classes else d * config.vocab_size  # the layer that only a language model needs
-    each = (4 * body + 2 * min(trained, body) if trained else 2 / given["epochs"] * body) + 6 * output
-    flops = given["epochs"] * (train * each + dev * 2 * (body + output)) + (dev + test) * 2 * (body + output)
+    with torch.device("meta"):  # shapes without memory
+        model = base.random_model(config)
+        method_of(given, config).apply(model)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    first = frozen_blocks(model)
+    below, above = first * config.block_parameters, (config.n_layer - first) * config.block_parameters
+    # the layer that only a language model needs; the token embedding is only looked up
+    output = 0 if TASKS[given["task"]].classes else config.n_embd * config.vocab_size
+    each = 4 * above + 2 * min(trained, above) + 6 * output
+    flops = given["epochs"] * (train * each + dev * 2 * (above + output)) + (dev + test) * 2 * (above + output)
+    flops += 2 * below * (train + dev + test)
     rows = given.get("batch_size", 16) * min(max(data[0]), most)
-    activations = rows * config.n_layer * 18 * d * 4 if trained else 0
+    activations = rows * (config.n_layer - first) * 18 * config.n_embd * 4
     logits = 3 * 4 * min(rows * config.vocab_size, LOGITS_AT_ONCE) if output else 0
     weights = 4 * config.parameters + 12 * trained
     return Estimate(trained, flops, weights + activations + logits)

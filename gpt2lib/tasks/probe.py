@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from gpt2lib.data.batches import Batch, Encoded, sorted_batches
 from gpt2lib.data.example import Example
@@ -20,7 +19,9 @@ from gpt2lib.model.generate import evaluating
 from gpt2lib.tasks.prompts import paraphrase_prompt
 
 END_OF_TEXT = "<|endoftext|>"  # between the documents that GPT-2 and SmolLM2 were pretrained on
-NOTHING = Example("", "N/A", None, "N/A")  # what words are likely when nothing is said (Zhao et al. 2021, arXiv 2102.09690)
+NOTHING = Example(
+    "", "N/A", None, "N/A"
+)  # what words are likely when nothing is said (Zhao et al. 2021, arXiv 2102.09690)
 # a prompt, and by class the word whose likelihood as the next token stands for it
 QUESTIONS: dict[str, tuple[Callable[[Example], str], tuple[str, ...]]] = {
     "sst": (lambda e: f"{e.text}\nThe film is", (" terrible", " bad", " okay", " good", " great")),
