@@ -49,7 +49,7 @@ from gpt2lib.data import load_task
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
-from gpt2lib.tasks.prepare import answer_ids
+from gpt2lib.tasks.prompts import answer_ids
 from gpt2lib.training import TrainingSettings, evaluate, fit
 from gpt2lib.training.objectives import Classifier, ClozeHead
 
@@ -100,16 +100,17 @@ most = max(parts, key=lambda name: parts[name].mean())
 shares = ", ".join(f"{name} {100 * share.mean():.0f} %" for name, share in parts.items())
 where.was(
     most,
-    f"Averages: {shares}. A softmax cannot say 'nothing here', so a head that has nothing to do puts its weight where it does least: on the first token, whose value is small. It is called an attention sink.",
+    f"Averages: {shares}. A softmax cannot say 'nothing here', so a head that has nothing to do puts its weight where it does least: on the first token, whose value vector is short. It is called an attention sink.",
 )
 figures.curves(
     range(len(later)), {name: share.numpy() for name, share in parts.items()}, "block", "share of the attention"
 )
 
+
 # %% [markdown]
 # Every head of a block, one by one. In JupyterLab, move through the blocks: early ones look at neighbours, many in the middle rest on the
-# first token, some find the word that matters.
-
+# first token, some find a word that matters: in block 17, heads 3 to 5 look from the second *capital of* back to what followed the first.
+# Section 4 gives them a name.
 
 # %%
 def heads(block=17):
@@ -122,6 +123,13 @@ widgets.explore(heads, block=(0, len(seen.patterns) - 1))
 if base_model == "smollm2-135m":
     sink = parts["the first"].mean().item()
     check("more than half of the attention rests on the first token", sink > 0.5, sink)
+with torch.no_grad():
+    inputs = [block.ln_1(x[0]) for block, x in zip(model.blocks, seen.hidden[:-1], strict=True)]  # [seq, n_embd] each
+    sizes = torch.stack([block.attn.v(x).norm(dim=-1) for block, x in zip(model.blocks, inputs, strict=True)])
+first, others = sizes[:, 0].mean().item(), sizes[:, 1:].mean().item()
+print(f"length of a value vector, on average over the blocks: first token {first:.1f}, others {others:.1f}")
+if base_model == "smollm2-135m":
+    check("the first token's value is less than half as long as the others'", first < others / 2, (first, others))
 
 # %% [markdown]
 # ## 3. The logit lens
@@ -172,16 +180,18 @@ tops = [tokenizer.convert_ids_to_tokens(row) for row in best]
 figures.lens_table(tops, chances.exp().numpy(), tokens, shown)
 
 # %% [markdown]
-# At the bottom each token predicts *itself*: the output layer is the embedding, turned round. Then comes a long stretch in which punctuation
+# At the bottom most tokens predict *themselves*: the output layer is the embedding, turned round. Then comes a long stretch in which punctuation
 # leads everywhere, and only near the top the next word appears. A finer measure is the **rank** of the right answer among all tokens.
 
 # %%
 right = tokenizer(answer, add_special_tokens=False)["input_ids"][0]
 ranks = (opinions[:, -1] > opinions[:, -1, right, None]).sum(-1) + 1  # [n_layer + 1], 1 is the first choice
 arrived = next((block for block, place in enumerate(ranks.tolist()) if place == 1), len(model.blocks))
+late = 4 * len(model.blocks) // 5
+way = f"{ranks[0]:,} at the embedding, {ranks[len(ranks) // 2]:,} half-way, {ranks[late]:,} after {late} blocks"
 when.was(
     arrived,
-    f"Its rank falls from {ranks[0]:,} at the embedding to {ranks[len(ranks) // 2]:,} half-way and {ranks[-1]} at the end, long before which nothing was to be seen in the table.",
+    f"Its rank among {opinions.shape[-1]:,} tokens: {way}, {ranks[-1]} at the end. The table shows first choices only.",
     digits=0,
 )
 figures.curves(range(len(ranks)), {"": ranks.numpy()}, "blocks passed", f"rank of {answer.strip()!r}", log=True)
@@ -314,12 +324,12 @@ figures.head_scores(
 # %%
 taken = [divmod(int(i), model.config.n_head) for i in scores.flatten().topk(10).indices]
 generator = torch.Generator().manual_seed(seed)
-others = []
+spared = []
 for block, _ in taken:
-    free = [(block, head) for head in range(model.config.n_head) if (block, head) not in taken + others]
-    others.append(free[int(torch.randint(len(free), (1,), generator=generator))])
+    free = [(block, head) for head in range(model.config.n_head) if (block, head) not in taken + spared]
+    spared.append(free[int(torch.randint(len(free), (1,), generator=generator))])
 by_position = {"all heads": by_position[base_model]}
-for name, gone in {"without ten induction heads": taken, "without ten others": others}.items():
+for name, gone in {"without ten induction heads": taken, "without ten others": spared}.items():
     with inside.without_heads(model, gone), torch.no_grad():
         by_position[name] = losses(model.logits(model(pairs)).log_softmax(-1), pairs)
 figures.curves(
@@ -337,13 +347,13 @@ if base_model == "smollm2-135m":
         extra,
     )
 
+
 # %% [markdown]
 # ## 5. Yes or no, before and after an adapter
 #
 # A small task: is a made-up sentence on a film praise? The model reads the sentence and a question, and the next token should be *yes* or
 # *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA sits on the upper blocks only; those below run once
 # for each sentence and are kept.
-
 
 # %%
 def encoded(part, number):
@@ -401,7 +411,7 @@ check.close(
 check(
     "the adapter has pulled yes and no apart", gap(after)[-1] > gap(before)[-1] + 1, (gap(after)[-1], gap(before)[-1])
 )
-check("and the accuracy has risen by ten points or more", end > start + 0.1, (start, end))
+check("it has raised the accuracy by ten points or more", end > start + 0.1, (start, end))
 
 # %% [markdown]
 # Did the heads change what they look at, too? On the first sentence, which has nothing to do with films:
@@ -409,6 +419,13 @@ check("and the accuracy has risen by ten points or more", end > start + 0.1, (st
 # %%
 change = (inside.look_inside(model, ids).patterns - before_patterns).abs().sum(-1).mean((1, 2, 3)) / 2  # [n_layer]
 figures.curves(range(len(change)), {"": change.numpy()}, "block", "attention that has moved (share)")
+
+# %%
+check(
+    "below the first adapted block no attention has moved",
+    change[:first_block].max() < 1e-5,
+    change[:first_block].max(),
+)
 
 # %% [markdown]
 # ## 6. How much rank does the update need?

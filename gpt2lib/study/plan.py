@@ -22,6 +22,7 @@ import tomllib
 from pathlib import Path
 
 from gpt2lib.common.checks import check_name, one_line
+from gpt2lib.data.load import TASKS
 from gpt2lib.study.group import Group, Run, plain_name
 from gpt2lib.study.notebook import default_values
 from gpt2lib.study.tables import OWN
@@ -87,7 +88,7 @@ def rehearsal(runs: list[Run]) -> list[Run]:
         known = default_values(run.notebook)
         given = known | run.parameters
         key = (run.notebook, given.get("method"), given.get("base_model"), given.get("select"), given.get("trial"))
-        if not {"max_steps", "task", "base_model"} <= set(known) or given["task"].startswith("glue/") or run.reads:
+        if not {"max_steps", "task", "base_model"} <= set(known) or given["task"] not in TASKS or run.reads:
             continue
         parameters = run.parameters | {k: v for k, v in short.items() if k in known}
         parameters |= {"base_model": f"untrained:{given['base_model'].removeprefix('untrained:')}", "examples": 0}

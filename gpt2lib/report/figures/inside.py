@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from gpt2lib.report.figures.theme import COLOURS, PALETTE, done
+from gpt2lib.report.figures.theme import GREY, MAIN, PALETTE, done, panels
 
 
 def next_tokens(logits: np.ndarray, drawn: np.ndarray, names: Sequence[str], shown: int = 20) -> Figure:
@@ -18,11 +17,9 @@ def next_tokens(logits: np.ndarray, drawn: np.ndarray, names: Sequence[str], sho
     plain /= plain.sum()
     top = np.argsort(-plain, kind="stable")[:shown]
     place = np.arange(len(top))
-    figure, axis = plt.subplots(figsize=(6.4, 2.4))
-    axis.bar(place - 0.2, plain[top], 0.4, color=COLOURS["floor"], label="temperature 1, top-p 1")
-    axis.bar(
-        place + 0.2, drawn[top], 0.4, color=PALETTE[0], label=f"drawn ({int((drawn > 0).sum()):,} tokens are left)"
-    )
+    figure, ((axis,),) = panels()
+    axis.bar(place - 0.2, plain[top], 0.4, color=GREY, label="temperature 1, top-p 1")
+    axis.bar(place + 0.2, drawn[top], 0.4, color=MAIN, label=f"drawn ({int((drawn > 0).sum()):,} tokens are left)")
     axis.set_xticks(place, [_shown(names[i]) for i in top], rotation=60, ha="right")
     axis.set(ylabel="probability")
     axis.legend()
@@ -34,7 +31,7 @@ def head_grid(patterns: np.ndarray, tokens: Sequence[str], columns: int = 3) -> 
     names = [_shown(token) for token in tokens]
     rows = -(-len(patterns) // columns)
     width = 0.14 * len(names) + 0.4
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns + 0.6, width * rows + 0.8), squeeze=False)
+    figure, axes = panels(rows, columns, width * columns + 0.6, width * rows + 0.8, layout="compressed")
     for axis in axes.flat[len(patterns) :]:
         axis.set_visible(False)
     for head, (axis, pattern) in enumerate(zip(axes.flat, patterns, strict=False)):
@@ -54,7 +51,7 @@ def lens_table(
 
     tops: the likeliest token of each cell. chances: [blocks, seq].
     """
-    figure, axis = plt.subplots(figsize=(0.62 * len(tokens) + 0.8, 0.24 * len(blocks) + 1.0))
+    figure, ((axis,),) = panels(width=0.55 * len(tokens) + 0.6, height=0.22 * len(blocks) + 0.9)
     axis.imshow(chances, vmin=0, vmax=1, cmap="Blues", aspect="auto", origin="lower")
     axis.grid(False)
     for i, row in enumerate(tops):
@@ -69,7 +66,7 @@ def lens_table(
 
 def head_scores(scores: dict[str, np.ndarray]) -> Figure:
     """One number for every head, a panel a name: blocks are columns, heads are rows. scores: [n_layer, n_head] each."""
-    figure, axes = plt.subplots(len(scores), 1, figsize=(6.4, 1.75 * len(scores)), sharex=True, squeeze=False)
+    figure, axes = panels(len(scores), height=1.6 * len(scores), sharex=True)
     for axis, (name, values) in zip(axes[:, 0], scores.items(), strict=True):
         image = axis.imshow(values.T, vmin=0, vmax=1, cmap="viridis", aspect="auto")
         axis.grid(False)
@@ -80,15 +77,16 @@ def head_scores(scores: dict[str, np.ndarray]) -> Figure:
 
 
 def answers_by_block(runs: dict[str, np.ndarray], labels: np.ndarray, first: int) -> Figure:
-    """The yes logit less the no logit after every block, a panel a run: each example a thin line, the mean of each class a
-    thick one. runs: [n_layer + 1, examples]. first: the first block with an adapter."""
-    figure, axes = plt.subplots(1, len(runs), figsize=(3.6 * len(runs), 2.8), sharey=True, squeeze=False)
+    """The yes logit less the no logit after every block, a panel a run: the mean of each class, and eight tenths of its
+    examples as a band. runs: [n_layer + 1, examples]. first: the first block with an adapter."""
+    figure, axes = panels(1, len(runs), height=2.6, sharey=True)
     for axis, (name, values) in zip(axes[0], runs.items(), strict=True):
         for label, (colour, title) in enumerate(((PALETTE[1], "answer no"), (PALETTE[0], "answer yes"))):
             mine = values[:, labels == label]
-            axis.plot(mine, color=colour, alpha=0.15, linewidth=0.6)
+            band = np.quantile(mine, (0.1, 0.9), axis=1)
+            axis.fill_between(range(len(mine)), *band, color=colour, alpha=0.25, linewidth=0)
             axis.plot(mine.mean(1), color=colour, linewidth=2, label=title)
-        axis.axvline(first, color=COLOURS["floor"], linestyle="--", linewidth=0.8, label="first adapted block")
+        axis.axvline(first, color=GREY, linestyle="--", linewidth=0.8, label="first adapted block")
         axis.set(title=name, xlabel="blocks passed")
     axes[0, 0].set_ylabel("logit of yes - logit of no")
     return done(figure, legend=True)
@@ -98,8 +96,8 @@ def truncation(values: np.ndarray, rank: int) -> Figure:
     """The singular values of an update, those of the first `rank` kept, and the share of its squared size that they are."""
     place = np.arange(1, len(values) + 1)
     share = (values[:rank] ** 2).sum() / (values**2).sum()
-    figure, axis = plt.subplots(figsize=(4.8, 2.2))
-    axis.bar(place, values, color=[PALETTE[0] if i <= rank else COLOURS["floor"] for i in place])
+    figure, ((axis,),) = panels(width=4.0, height=2.0)
+    axis.bar(place, values, color=[MAIN if i <= rank else GREY for i in place])
     axis.set(
         xlabel="number", ylabel="singular value", title=f"rank {rank} keeps {100 * share:.0f} % of the squared size"
     )
@@ -108,7 +106,7 @@ def truncation(values: np.ndarray, rank: int) -> Figure:
 
 def rate_sweep(rates: Sequence[float], losses: dict[str, Sequence[float]]) -> Figure:
     """The loss that short runs reach, over their learning rates; a line a name, its best rate marked."""
-    figure, axis = plt.subplots(figsize=(4.2, 2.6))
+    figure, ((axis,),) = panels(width=4.0, height=2.2)
     for (name, values), colour in zip(losses.items(), PALETTE, strict=False):
         best = int(np.argmin(values))
         axis.plot(rates, values, marker="o", markersize=3, color=colour, label=name)
@@ -120,8 +118,8 @@ def rate_sweep(rates: Sequence[float], losses: dict[str, Sequence[float]]) -> Fi
 
 def gradient_norms(norms: dict[str, float], least: float = 1e-12) -> Figure:
     """The norm of each parameter's gradient, on a logarithmic axis that begins at `least`; what is below it is zero."""
-    figure, axis = plt.subplots(figsize=(4.8, 0.19 * len(norms) + 0.7))
-    axis.barh(list(norms), [max(norm, least) for norm in norms.values()], left=0, color=PALETTE[0])
+    figure, ((axis,),) = panels(width=4.5, height=0.16 * len(norms) + 0.6)
+    axis.barh(list(norms), [max(norm, least) for norm in norms.values()], left=0, color=MAIN)
     axis.set(xscale="log", xlim=(least, None), xlabel="norm of the gradient")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
