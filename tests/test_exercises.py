@@ -20,8 +20,6 @@ WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
     "12_your_own_method",
     "13_krona",
     "15_alpha_lora",
-    "19_multitask",
-    "21_benchmarks",
 }
 
 
