@@ -14,8 +14,6 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
 WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
     "08_paraphrase",
     "09_sonnets",
-    "19_multitask",
-    "21_benchmarks",
 }
 
 
