@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdapterLayer, blocks_in
 from gpt2lib.adapters.lora import LowRank
-from gpt2lib.common.checks import check_count
+from gpt2lib.common.checks import check_count, check_number
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 
@@ -23,8 +23,10 @@ class KANLoRA(LowRank, method="kan-lora"):
     B_m the grid + order B-splines of that order on `grid` equal intervals of a range that `training.fit` fits to D x,
     at the first step and again every `refresh` steps. Trained: LoRA's parameters and, per block,
     2 n_embd kan_rank + kan_rank^2 (1 + grid + order).
-    full_size=True has neither D nor U: a KAN layer from n_embd to n_embd as published, whose n_embd^2 (1 + grid + order)
-    parameters (here they start at 0) are more than the block's own; it is here to show that. None of it merges.
+    full_size=True has neither D nor U: a trained KAN layer from n_embd to n_embd beside the MLP, whose
+    n_embd^2 (1 + grid + order) parameters (they start at 0) are more than the MLP's own; it is here to show that. The
+    published form is another: KAN layers n_embd -> 2 n_embd -> n_embd, their splines frozen, replace the MLP. None of
+    it merges.
     """
 
     targets: tuple[str, ...] = ("up", "down")
@@ -38,6 +40,8 @@ class KANLoRA(LowRank, method="kan-lora"):
         super().__post_init__()
         for name in ("kan_rank", "grid", "order", "refresh"):
             check_count(name, getattr(self, name))
+        check_number("grid", self.grid, 1, 1000)
+        check_number("order", self.order, 1, 20)
 
     def install(self, model: Decoder) -> None:
         if self.kan_rank > model.config.n_embd:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, AdapterLayer, Spec, blocks_in, check_targets, target_layers
-from gpt2lib.common.checks import check_count, check_dropout
+from gpt2lib.common.checks import check_count, check_dropout, check_number
 from gpt2lib.model.decoder import Decoder
 
 
@@ -31,9 +31,9 @@ def factor_shapes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The shapes [a1, a2] of A and [b1, b2] of B, with a1 b1 = d_out and a2 b2 = d_in.
 
-    shape: A's. Without it the divisors nearest sqrt(d_out) and sqrt(d_in); or, given a budget, those divisors that bring
-    a1 a2 + b1 b2 nearest to it, of those the most balanced; no shape has fewer than 2 sqrt(d_out d_in). Raises ValueError, listing the divisors, for a shape that
-    does not divide the dimensions.
+    shape: A's. Without it the divisors nearest sqrt(d_out) and sqrt(d_in); or, given a budget, those divisors that
+    bring a1 a2 + b1 b2 nearest to it, of those the most balanced; no shape has fewer than 2 sqrt(d_out d_in). Raises
+    ValueError, listing the divisors, for a shape that does not divide the dimensions.
     """
     outs, ins = _divisors(d_out), _divisors(d_in)
     if shape is not None:
@@ -71,6 +71,7 @@ class _Kronecker(Spec, method=None):
 
     def __post_init__(self):
         super().__post_init__()
+        check_number("scale", self.scale, -1e6, 1e6)
         check_dropout("dropout", self.dropout)
         if self.shape is not None and self.budget is not None:
             raise ValueError("give the shape of A or a budget of parameters per layer, not both")

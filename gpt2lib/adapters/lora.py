@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
-from gpt2lib.common.checks import check_count, check_dropout
+from gpt2lib.common.checks import check_count, check_dropout, check_number
 from gpt2lib.model.decoder import Decoder
 
 
 @dataclass(frozen=True)
 class LowRank(Spec, method=None):
-    """The low-rank part that LoRA is and that other methods have beside their own: y = W x + b + s B A x on the target layers.
+    """What LoRA is and other methods have beside their own part: y = W x + b + s B A x on the target layers.
 
     s = alpha / rank; dropout acts on the x that enters A. targets: any of q, k, v, o, up, down. rank_stabilised:
     s = alpha / sqrt(rank), which keeps the size of the update as the rank grows (Kalajdzievski 2023, arXiv 2312.03732).
@@ -31,6 +31,7 @@ class LowRank(Spec, method=None):
     def __post_init__(self):
         super().__post_init__()
         check_count("rank", self.rank)
+        check_number("alpha", self.alpha, -1e6, 1e6)
         check_dropout("dropout", self.dropout)
         check_targets(self.targets)
 

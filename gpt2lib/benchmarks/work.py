@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 
 from gpt2lib.common.machine import environment, wait
-from gpt2lib.common.whole import write_whole
+from gpt2lib.common.whole import write_table
 from gpt2lib.data.batches import Encoded
-from gpt2lib.model.config import GPT2Config
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.base import random_model
+from gpt2lib.model.config import Config
 
 RANK, CLASSES = 8, 5
 
@@ -25,11 +25,11 @@ RANK, CLASSES = 8, 5
 class Work:
     """What both sides do: a model's shape, texts by their lengths alone (the tokens are random), and how to train.
 
-    lengths: of the texts in tokens, as a task has them. steps: updates in one round of a training measurement. weights: a
-    folder in the transformers layout; without it random weights are made.
+    lengths: of the texts in tokens, as a task has them. steps: updates in one round of a training measurement. weights:
+    a folder in the transformers layout; without it random weights are made.
     """
 
-    config: GPT2Config
+    config: Config
     lengths: tuple[int, ...]
     batch_size: int = 8
     steps: int = 8
@@ -45,7 +45,7 @@ class Work:
             return Path(self.weights)
         torch.manual_seed(self.seed)
         folder = Path(tempfile.mkdtemp())
-        GPT2(self.config).save_pretrained(folder)
+        random_model(self.config).save_pretrained(folder)
         return folder
 
     @cached_property
@@ -104,4 +104,4 @@ def keep(work: Work, task: str, rows: list[dict], folder: Path) -> None:
         table = pd.concat([pd.read_csv(path), table])
     same = [*about, "quantity", "peer"]
     table = table.drop_duplicates(same, keep="last")
-    write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format="%.6g"))
+    write_table(path, table, digits=6)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from gpt2lib.common.checks import shown
+
 NOT_THERE = {"na", "n/a", "nan", "-nan", "null", "none"}  # what readers of tables take for a missing value
 
 
@@ -22,8 +24,8 @@ def read_text(path: Path) -> str:
 def read_rows(path: Path, separator: str = "\t", quoted: bool = True) -> list[tuple[int, list[str]]]:
     """The rows of a table, each with the number of the line on which it begins; lines that are empty are none.
 
-    quoted: a field may stand in quotes, and then run over several lines. Raises ValueError for damaged quoting, and for a
-    quoted field that holds a separator and a line's end: the quote was never closed, and the field has swallowed rows.
+    quoted: a field may stand in quotes, and then run over several lines. Raises ValueError for damaged quoting, and for
+    a quoted field that holds a separator and a line's end: it was never closed, and has swallowed rows.
     """
     rows, line = [], 1
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
@@ -47,8 +49,8 @@ def check_ids(ids: Iterable[tuple[int, str]], path: Path) -> None:
     for line, id_ in ids:
         if not re.fullmatch(r"[\w.:/+-]+", id_) or id_.lower() in NOT_THERE:
             raise ValueError(
-                f"{path}, line {line}: the id {id_!r} must be of letters, digits and _ . : / + -, and no NA"
+                f"{path}, line {line}: the id {shown(id_)} must be of letters, digits and _ . : / + -, and no NA"
             )
         if id_ in first:
-            raise ValueError(f"{path}, line {line}: the id {id_!r} is that of line {first[id_]}, too")
+            raise ValueError(f"{path}, line {line}: the id {shown(id_)} is that of line {first[id_]}, too")
         first[id_] = line

@@ -1,16 +1,17 @@
 """What a study shows while it runs."""
 
-import json
 import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
+from gpt2lib.common.whole import read_json
+
 
 class Board:
-    """Events as they come, and one line for each run under way, rewritten in place on a terminal and said twice a minute
-    elsewhere, if there is news."""
+    """Events as they come, and one line for each run under way, rewritten in place on a terminal and said twice a
+    minute elsewhere, if there is news."""
 
     def __init__(self, say):
         self.live = sys.stderr.isatty()
@@ -44,7 +45,7 @@ class Board:
 def _line(name: str, work: Path) -> str:
     """How far a run has come; "" if it does not say."""
     try:
-        now = json.loads((work / "progress.json").read_text(encoding="utf-8"))
+        now = read_json(work / "progress.json")
         return (
             f"{name}: step {now['step']}/{now['steps']}, loss {now['loss']:.3f}, "
             f"{now['tokens_per_second']:.0f} tokens/s, {now['seconds_left'] / 60:.1f} min left"

@@ -14,14 +14,14 @@ A study is a TOML file:
                                     # or a task, such as lr = "sst": take what the same method's trials there chose
     [runs.trial_parameters]         # what is different in trials: fewer examples, or where they are scored
 
-A value's trials are runs of their own, one for each of `tune_seeds`, in the part "trials"; the value with the best mean of
-what these runs chose their weights by wins, among equal ones that with the lower loss. Groups may share their trials.
+A value's trials are runs of their own, one for each of `tune_seeds`, in the part "trials"; the value with the best mean
+of what these runs chose their weights by wins, among equal ones that with the lower loss. Groups may share trials.
 """
 
 import tomllib
 from pathlib import Path
 
-from gpt2lib.common.checks import check_name, one_line
+from gpt2lib.common.checks import check_name, one_line, shown
 from gpt2lib.data.load import TASKS
 from gpt2lib.study.group import Group, Run, plain_name
 from gpt2lib.study.notebook import default_values
@@ -41,10 +41,10 @@ def plan(path: str | Path) -> list[Run]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
     if unknown := set(study) - {"defaults", "runs"}:
-        raise ValueError(f"{path}: unknown table {sorted(unknown)}; possible: defaults, runs")
+        raise ValueError(f"{path}: unknown table {shown(sorted(unknown))}; possible: defaults, runs")
     defaults, groups = study.get("defaults", {}), study.get("runs", [])
     if not isinstance(defaults, dict):
-        raise ValueError(f"{path}: defaults must be a table, not {defaults!r}")
+        raise ValueError(f"{path}: defaults must be a table, not {shown(defaults)}")
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise ValueError(f"{path}: runs must be written as [[runs]], one for each group")
     runs, used = [], set()
@@ -78,8 +78,8 @@ def _check_together(runs: list[Run], path: Path) -> None:
 def rehearsal(runs: list[Run]) -> list[Run]:
     """Each different combination of notebook, method and base model once, for two updates on a handful of toy data and
     random weights: what would fail after hours on a cluster fails here in minutes. GLUE, which has no toy data, is left
-    out, and so is a notebook that cannot be cut short, or a run that reads another one's files. Raises ValueError if none
-    is left.
+    out, and so is a notebook that cannot be cut short, or a run that reads another one's files. Raises ValueError if
+    none is left.
     """
     short = {"source": "toy-few", "epochs": 1, "max_steps": 2, "batch_size": 4, "precision": "float32"}
     short |= {"draws": 1, "max_new_tokens": 16}

@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_json, write_text
+from gpt2lib.common.whole import read_json, write_json, write_text
 from gpt2lib.study import tables
 from gpt2lib.study.board import Board
 from gpt2lib.study.engines import alive
@@ -83,8 +83,8 @@ class Study:
         return None
 
     def parameters(self, run: Run) -> dict | None:
-        """The run's parameters, with the best of the values that were tried; None while trials are missing, or if all of
-        them diverged."""
+        """The run's parameters, with the best of the values that were tried; None while trials are missing, or if all
+        of them diverged."""
         if not run.trials:
             return run.parameters
         tried = [(value, self.record(name)) for name, value in run.trials.items()]
@@ -204,7 +204,7 @@ class Study:
         return command, work
 
     def _finish(self, run: Run, returncode: int) -> str | None:
-        """Complete the record and rename the folder, or say in one line what went wrong; the working folder stays then."""
+        """Complete the record and rename the folder, or say in one line what went wrong; the folder stays then."""
         work, final = self.folder / ".work" / run.name, self.folder / run.name
         result_path = work / "result.json"
         parameters = default_values(run.notebook) | self.parameters(run)
@@ -221,11 +221,11 @@ class Study:
                 last = f"the notebook ended without writing result.json; last output: {last}"
             return f"{last} (see {work / 'log.txt'})"
         try:
-            result = json.loads(result_path.read_text(encoding="utf-8"))
+            result = read_json(result_path)
             write_json(result_path, about | result | {"tuned": run.tuned, "parameters": parameters})
             record = tables.read_run(work)
         except (ValueError, TypeError) as error:
-            return f"the notebook's result.json is no record ({one_line(error)})"
+            return f"the notebook's result.json is no record: {one_line(error)}"
         if run.name in self.here:  # with other parameters
             old = self.folder / ".replaced"
             old.mkdir(exist_ok=True)
@@ -239,8 +239,8 @@ class Study:
         return None
 
     def collect(self, folder: str | Path = "report/results", force: bool = False) -> Path:
-        """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the path
-        of the main one."""
+        """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the
+        path of the main one."""
         folder = Path(folder)
         self.collected = tables.read_table(folder / f"{self.name}.csv", self.name, force)
         self.look()
@@ -262,7 +262,7 @@ class Study:
 def _error_of(work: Path) -> str:
     """The kind of error that ended a notebook; "" if it did not end by one."""
     try:
-        cells = json.loads((work / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+        cells = read_json(work / "notebook.ipynb")["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         return next((output["ename"] for output in outputs if output["output_type"] == "error"), "")
     except (OSError, ValueError, KeyError, TypeError):

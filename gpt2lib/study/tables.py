@@ -1,7 +1,7 @@
 """A study's tables from its finished runs: what the report reads, small enough to commit.
 
-The runs of one study may be done on several machines, each with a folder of its own. So collecting combines: what a table
-holds of runs that are not here stays in it, if the study still plans them with the same parameters.
+The runs of one study may be done on several machines, each with a folder of its own. So collecting combines: what a
+table holds of runs that are not here stays in it, if the study still plans them with the same parameters.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_text, written_together
+from gpt2lib.common.whole import read_json, write_text, written_together
 from gpt2lib.tasks.method import name_in_tables
 from gpt2lib.tasks.submission import read_submission
 
@@ -26,7 +26,7 @@ OWN = ("history", "missing", "sonnets", "examples", "test", "scores", "rehearsal
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a finished run: its row of the study's table, as text, and its folder; None if it is not here."""
+    """What is known of a finished run: its row of the study's table, as text, and its folder, None if not here."""
 
     row: dict[str, str]
     folder: Path | None = None
@@ -59,17 +59,18 @@ def read_run(folder: Path) -> Record | None:
     """The record in a run's folder; None if there is none. Raises ValueError, naming the file, if it is damaged."""
     path = folder / "result.json"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        return Record(_row(result, folder), folder)
+        result = read_json(path)
     except FileNotFoundError:
         return None
+    try:
+        return _checked(Record(_row(result, folder), folder))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: no record of a run ({type(error).__name__}: {one_line(error)})") from None
 
 
 def read_table(path: Path, study: str, force: bool = False) -> dict[str, Record]:
-    """The rows of a collected table by their runs' names; empty if there is none. Raises ValueError for another file, which
-    with `force` counts as none."""
+    """The rows of a collected table by their runs' names; empty if there is none. Raises ValueError for another file,
+    which with `force` counts as none."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if not {"run", "study"} <= set(table) or set(table["study"]) - {study} or table["run"].duplicated().any():
@@ -83,11 +84,21 @@ def read_table(path: Path, study: str, force: bool = False) -> dict[str, Record]
         if force:
             return {}
         raise ValueError(f"{path}: no table of runs ({one_line(error)})") from None
-    return {row["run"]: Record(row) for row in table.to_dict("records")}
+    try:
+        return {row["run"]: _checked(Record(row)) for row in table.to_dict("records")}
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: a row is no record of a run ({type(error).__name__}: {one_line(error)})") from None
+
+
+def _checked(record: Record) -> Record:
+    """The record; KeyError or ValueError if it is of a trial and does not say how well that did."""
+    if record.row.get("part") == TRIALS:
+        record.score  # noqa: B018
+    return record
 
 
 def best_value(trials: Iterable[tuple[object, Record]]):
-    """The value with the best mean score over its trials, equal ones by their mean loss; None if all of them diverged."""
+    """The value with the best mean score over its trials, equal ones by their mean loss; None if all diverged."""
     scores: dict[str, list] = {}
     values = {}
     for value, record in trials:
@@ -108,10 +119,10 @@ def best_value(trials: Iterable[tuple[object, Record]]):
 def collect(
     study: str, records: Sequence[Record], folder: Path, missing: Sequence[dict] = (), force: bool = False
 ) -> Path:
-    """Write STUDY.csv (one row a run: settings, metrics, cost, versions) and, of the runs that count, STUDY-history.csv (one
-    row an evaluation), STUDY-examples.parquet (one row a run and dev example), STUDY-test.parquet (run, id and predicted
-    label for every test example), STUDY-sonnets.json, and one STUDY-TABLE.parquet for each tables/TABLE.csv of the runs;
-    and STUDY-missing.csv, the runs that are planned and not done, if there are any. Returns the path of the first.
+    """Write STUDY.csv (one row a run: settings, metrics, cost, versions) and, of the runs that count, STUDY-history.csv
+    (one row an evaluation), STUDY-examples.parquet (one row a run and dev example), STUDY-test.parquet (run, id and
+    predicted label for every test example), STUDY-sonnets.json, and one STUDY-TABLE.parquet for each tables/TABLE.csv
+    of the runs; and STUDY-missing.csv, the runs that are planned and not done, if any. Returns the path of the first.
 
     records: of all runs, in order; what belongs to those without a folder is taken from the tables that are there.
     Raises ValueError if there is none, or if rows of the present table would be lost; `force` lets them go.
@@ -172,7 +183,7 @@ class _Tables:
         others = [folder / f"{study}-{name}" for name in ("missing.csv", "history.csv", "scores.csv", "sonnets.json")]
         self.files = [path for path in (*tables, *others) if path.is_file()]
         path = folder / f"{study}-sonnets.json"
-        self.sonnets = json.loads(path.read_text(encoding="utf-8")) if path in self.files else {}
+        self.sonnets = read_json(path) if path in self.files else {}
 
     def csv(self, name: str) -> dict[str, pd.DataFrame]:
         path = self.folder / f"{self.study}-{name}.csv"
@@ -202,7 +213,7 @@ def _combined(
     keys: Sequence[str] = KEYS,
     read=_read_csv,
 ) -> list[pd.DataFrame]:
-    """One table of each run that has it, with the columns that tell the runs apart: from its folder, or from the old one."""
+    """One table of each run that has it, with the columns that tell runs apart: from its folder, or the old one."""
     tables = []
     for record in records:
         if record.folder is None:
@@ -227,9 +238,7 @@ def _sonnets(record: Record, old: dict) -> dict | None:
         return old.get(record.row["run"])
     if not (record.folder / "sonnets.json").is_file():
         return None
-    written, floors = (
-        json.loads((record.folder / name).read_text(encoding="utf-8")) for name in ("sonnets.json", "floors.json")
-    )
+    written, floors = (read_json(record.folder / name) for name in ("sonnets.json", "floors.json"))
     return {"method": record.row["method"], "sonnets": written[:SAMPLES], "floors": floors}
 
 
@@ -246,10 +255,11 @@ def _text(value) -> str:
 
 def _row(result: dict, folder: Path) -> dict[str, str]:
     result = dict(result)
+    int(result.get("seed", 0))  # a number, or no record
     parameters, metrics, versions = (result.pop(key) for key in ("parameters", "metrics", "versions"))
     adapter = dict.fromkeys(ADAPTER_SETTINGS, "")
     if (file := folder / "adapter" / "adapter.json").is_file():  # what was attached: a budget chooses the rank itself
-        attached = json.loads(file.read_text(encoding="utf-8"))["spec"] | {"budget": parameters.get("budget", "")}
+        attached = read_json(file)["spec"] | {"budget": parameters.get("budget", "")}
         adapter |= {key: attached[key] for key in ADAPTER_SETTINGS if key in attached}
     if isinstance(adapter["targets"], list):
         adapter["targets"] = " ".join(adapter["targets"])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_whole
+from gpt2lib.common.checks import one_line, shown
+from gpt2lib.common.whole import write_table
 from gpt2lib.data.tables import check_ids, read_rows, read_text
 from gpt2lib.tasks.task import TASKS
 
@@ -15,10 +15,11 @@ LABELS = ("sentiment", "is_duplicate", "label")
 def score(predictions: str | Path, labels: str | Path, write: bool = False) -> pd.DataFrame:
     """Test accuracy of every run that predicted the labelled examples.
 
-    predictions: NAME-test.parquet, as `collect` writes it. labels: the course's table with its label column filled: tab- or
-    comma-separated, with columns id and sentiment, is_duplicate or label. write: keep the accuracies in NAME-scores.csv
-    beside the predictions, with those of other tasks that are there. Returns columns run, task, test_accuracy.
-    Raises ValueError for a malformed file, naming file and line, and for labels that are of no run or no class of its task.
+    predictions: NAME-test.parquet, as `collect` writes it. labels: the course's table with its label column filled:
+    tab- or comma-separated, with columns id and sentiment, is_duplicate or label. write: keep the accuracies in
+    NAME-scores.csv beside the predictions, with those of other tasks that are there. Returns columns run, task,
+    test_accuracy. Raises ValueError for a malformed file, naming file and line, and for labels that are of no run or no
+    class of its task.
     """
     predictions, labels = Path(predictions), Path(labels)
     for path in (predictions, labels):
@@ -52,7 +53,7 @@ def _write(predictions: Path, scored: pd.DataFrame) -> None:
     if path.is_file():
         old = pd.read_csv(path, dtype={"run": str})
         scored = pd.concat([old[~old["run"].isin(scored["run"])], scored])
-    write_whole(path, lambda partial: scored.to_csv(partial, index=False, float_format="%.8g"))
+    write_table(path, scored, digits=8)
 
 
 def _read_labels(path: Path) -> pd.Series:
@@ -62,7 +63,7 @@ def _read_labels(path: Path) -> pd.Series:
     header = [name.strip() for name in rows[0][1]] if rows else []
     column = next((name for name in LABELS if name in header), None)
     if "id" not in header or column is None:
-        raise ValueError(f"{path}, line 1: needs a column id and one of {', '.join(LABELS)}; it has {header}")
+        raise ValueError(f"{path}, line 1: needs a column id and one of {', '.join(LABELS)}; it has {shown(header)}")
     ids, values = [], []
     for line, row in rows[1:]:
         if len(row) != len(header):
@@ -72,9 +73,9 @@ def _read_labels(path: Path) -> pd.Series:
             value = float(text)  # Quora writes 0.0 and 1.0
             values.append(int(value))
         except (ValueError, OverflowError):
-            raise ValueError(f"{path}, line {line}: {column} is {text!r}, not a number") from None
+            raise ValueError(f"{path}, line {line}: {column} is {shown(text)}, not a number") from None
         if value != values[-1]:
-            raise ValueError(f"{path}, line {line}: {column} is {text!r}, not the number of a class")
+            raise ValueError(f"{path}, line {line}: {column} is {shown(text)}, not the number of a class")
         ids.append((line, row[header.index("id")].strip()))
     check_ids(ids, path)
     return pd.Series(values, index=[id_ for _, id_ in ids], dtype=int)
