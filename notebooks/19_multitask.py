@@ -63,8 +63,10 @@ check = Verdicts()
 # ## The mixture
 #
 # A task with $n$ examples gets a share in proportion to $n^{1/T}$. $T = 1$ draws by size, so that a large task drowns
-# a small one; $T \to \infty$ gives all the same, so that a small one is repeated often. One pass through the mixture has as
-# many examples as there are in all. Where all tasks are equally large every temperature gives the same: so the samples here have
+# a small one; $T \to \infty$ gives all the same, so that a small one is repeated often. One pass through the mixture
+# has as
+# many examples as there are in all. Where all tasks are equally large every temperature gives the same: so the samples
+# here have
 # different sizes, each half of the one before.
 #
 # **Write it yourself**: `sizes` [tasks] and a temperature, return the shares [tasks], which sum to 1.
@@ -208,11 +210,14 @@ write_tables(out, {"multitask": table}, about | {"seed": seed, "examples": int(s
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# The shared adapter has one part in as many of the parameters as there are tasks. Above $T = 1$ a small task sees its own examples more
-# often than alone, and a large one fewer of its own; at $T = 1$ all see them as often. Related tasks can lend each other something; unrelated ones compete for the same rank. On these few
+# The shared adapter has one part in as many of the parameters as there are tasks. Above $T = 1$ a small task sees its
+# own examples more
+# often than alone, and a large one fewer of its own; at $T = 1$ all see them as often. Related tasks can lend each
+# other something; unrelated ones compete for the same rank. On these few
 # examples and with one seed, a difference of a few points is noise.
 #
-# Two numbers to work out. Two tasks of 100 and 900 examples at $T = 2$: what share of the mixture does the small one get? And how often is
+# Two numbers to work out. Two tasks of 100 and 900 examples at $T = 2$: what share of the mixture does the small one
+# get? And how often is
 # each of its 100 examples then drawn in one pass of 1,000?
 #
 # <details><summary>Hint</summary>
