@@ -12,7 +12,6 @@ from gpt2lib.course import exercises
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
 WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
-    *("08_paraphrase", "09_sonnets"),
     *("12_your_own_method", "13_krona", "14_alpha_theory", "15_alpha_lora", "16_alpha_in_gpt2", "17_graph_lora"),
     *("18_kan_lora", "19_multitask", "21_benchmarks", "22_report"),
 }
