@@ -226,8 +226,10 @@ write_run(
 # |---|---|---|---|
 # | [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), 2 | a task as text to continue | [training/objectives.py](../gpt2lib/training/objectives.py), `ClozeHead` | trained, and two words only are weighed |
 #
-# **References.** [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
-# [Quora 2017](https://quoradata.quora.com/First-Quora-Dataset-Release-Question-Pairs) (question pairs); Penfold, Bruvik and Srinivasan (ExpLoRA).
+# **References.** [Radford et al.
+#  2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
+# [Quora 2017](https://quoradata.quora.com/First-Quora-Dataset-Release-Question-Pairs) (question pairs); Penfold, Bruvik
+# and Srinivasan (ExpLoRA).
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -21,7 +21,8 @@
 # After this notebook you can
 # - train a language model on whole poems with **no loss on padding**,
 # - complete a batch of prompts of unequal length,
-# - see through a score: what chrF and BLEU measure here, beside completions that know nothing, and what of it can be read.
+# - see through a score: what chrF and BLEU measure here, beside completions that know nothing, and what of it can be
+#   read.
 #
 # It runs in about three minutes on one core. Needs notebook 02.
 
@@ -144,11 +145,13 @@ check(
 # %% [markdown]
 # ## Writing
 #
-# All prompts are completed in one batch, sampled from the most likely tokens that together have probability `top_p`. Write the choice.
+# All prompts are completed in one batch, sampled from the most likely tokens that together have probability `top_p`.
+# Write the choice.
 #
 # <details><summary>Hint</summary>
 #
-# Sort in descending order, and keep a token if the probability of those *before* it is less than `top_p`: so the most likely one is
+# Sort in descending order, and keep a token if the probability of those *before* it is less than `top_p`: so the most
+# likely one is
 # always kept, and the last one kept crosses the bound. Then divide by the sum.
 #
 # </details>
@@ -235,8 +238,10 @@ table.round(1)
 figures.overlap_floors(table)
 
 # %% [markdown]
-# On data that is made up even this table is an artefact: all its sonnets are drawn from the same few phrases, so that random lines
-# of others are as good as any. **Below is the real one**: Shakespeare's sonnets, `gpt2-mini`, means of three seeds, from the committed
+# On data that is made up even this table is an artefact: all its sonnets are drawn from the same few phrases, so that
+# random lines
+# of others are as good as any. **Below is the real one**: Shakespeare's sonnets, `gpt2-mini`, means of three seeds,
+# from the committed
 # results of `gpt2lib study notebooks/studies/mini.toml`, sorted by perplexity.
 
 # %%
@@ -261,9 +266,12 @@ order = {
 print("correlation of perplexity and chrF over methods:", {name: round(value, 2) for name, value in order.items()})
 
 # %% [markdown]
-# **What to notice.** The *values* of the overlap scores cannot be read: most of a score on whole sonnets is given away, and lines that
-# know nothing share many of their letter sequences with the true ones. Their *order* can, with care: over the methods that change the blocks, chrF
-# falls as perplexity rises. `last-linear`, which leaves every block as it was, is the exception: the lowest chrF of all, at a perplexity better
+# **What to notice.** The *values* of the overlap scores cannot be read: most of a score on whole sonnets is given away,
+#  and lines that
+# know nothing share many of their letter sequences with the true ones. Their *order* can, with care: over the methods
+# that change the blocks, chrF
+# falls as perplexity rises. `last-linear`, which leaves every block as it was, is the exception: the lowest chrF of
+# all, at a perplexity better
 # than LoRA's. Perplexity needs no floor; and the form, which the true sonnets show how to keep, says something more.
 
 # %%
@@ -309,8 +317,10 @@ write_run(out, data, model, encoder, progress, how, metrics, predictions, name, 
 # | [Popović 2015](https://doi.org/10.18653/v1/W15-3049), 2 | F-score of letter sequences | [tasks/verse.py](../gpt2lib/tasks/verse.py), `overlap` | at most 14 lines; also without the given ones |
 # | [Papineni et al. 2002](https://doi.org/10.3115/1073083.1073135), 2 | precision of word sequences | [tasks/verse.py](../gpt2lib/tasks/verse.py), `overlap` | one reference |
 #
-# **References.** [Popović 2015](https://doi.org/10.18653/v1/W15-3049) (chrF); [Papineni et al. 2002](https://doi.org/10.3115/1073083.1073135) (BLEU);
-# [Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) (nucleus sampling); [Shakespeare 1609](https://www.gutenberg.org/ebooks/1041) (sonnets).
+# **References.** [Popović 2015](https://doi.org/10.18653/v1/W15-3049) (chrF); [Papineni et al.
+#  2002](https://doi.org/10.3115/1073083.1073135) (BLEU);
+# [Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) (nucleus sampling); [Shakespeare
+# 1609](https://www.gutenberg.org/ebooks/1041) (sonnets).
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -1,140 +1,149 @@
-"""Kill a study at random moments, again and again, and show that nothing is lost:
+"""The net: attempts to break gpt2lib, each of which must end in a right result or in one clear line.
 
-    python tests/faults.py --kills 20
+    python tests/faults.py                 # all of it, about half an hour on one core
+    python tests/faults.py --share 0.1     # a seeded part, as `make test` runs it
 
-A study of one short run is first done undisturbed. Then the same study is started and killed, with all its processes,
-at random moments, until it was killed as often as asked; the next call finishes it. Its weights must be the undisturbed
-run's, bit for bit, and there must be one complete record.
+Kinds of attempts: files of every format that is read, damaged at random and by rule (faults_files); disks that fill, and
+studies that are killed at random moments (faults_disk); settings of wrong sizes and types, and every adapter on every family
+in every precision (faults_models). An attempt is survived by a right result, or by a ValueError or OSError of one line that
+names the file or setting. It is lost by any other error, a wrong result, ten seconds without an answer, or a file that was
+half written or lies elsewhere than it should.
 """
 
 import argparse
 import contextlib
-import json
-import os
-import random
+import csv
 import signal
-import subprocess
 import sys
-import tempfile
-import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
-import jupytext
-import torch
-from safetensors.torch import load_file
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
-NOTEBOOK = textwrap.dedent("""
-    # %% tags=["parameters"]
-    seed: int = 0
-    out: str = ""
+SECONDS = 10  # that an answer may take
+LONGEST = 700  # characters of one clear line
 
-    # %%
-    import torch
-    from gpt2lib import GPT2, GPT2Config
-    from gpt2lib.adapters import AlphaLoRA
-    from gpt2lib.model.base import base_name
-    from gpt2lib.data import load_task
-    from gpt2lib.model.base import load_tokenizer
-    from gpt2lib.study.record import write_run
-    from gpt2lib.tasks import Encoder, prepare
-    from gpt2lib.training import TrainingSettings, evaluate, fit
 
-    tokenizer = load_tokenizer("gpt2-mini")
-    torch.manual_seed(seed)
-    body = GPT2(GPT2Config(n_layer=2, n_head=2, n_embd=32, vocab_size=len(tokenizer), n_positions=64, resid_pdrop=0.1))
-    data = load_task("sst", "toy").sample(320)
-    model = prepare(data, body, tokenizer, AlphaLoRA(rank=2, every=3))
-    encoder = Encoder("sst", tokenizer, 64)
-    settings = TrainingSettings(epochs=20, batch_size=16, eval_every=100, seed=seed)
+class Hang(BaseException):
+    """No answer in time; not an Exception, so that no code that is tried can take it for an error of its own."""
 
-    # %%
-    progress = fit(model, encoder(data.train), encoder(data.dev), settings, folder=out, checkpoint_seconds=0.2)
 
-    # %%
-    metrics, predictions = evaluate(model, encoder(data.dev))
-    write_run(out, data, model, encoder, progress, settings, metrics, predictions, "tiny", "alpha-lora")
-""")
+class Net:
+    """Makes attempts and counts what became of them, by kind."""
+
+    def __init__(self, share: float = 1.0, seed: int = 0, say=print):
+        """share: of the attempts of a whole run. seed: of all that is random."""
+        self.share, self.seed, self.say = share, seed, say
+        self.counts: dict[str, Counter] = {}
+        self.seconds: dict[str, float] = {}
+        self.lost: list[str] = []
+
+    def attempt(
+        self,
+        kind: str,
+        what: str,
+        call,
+        names: str = "",
+        watch: Path | None = None,
+        may_refuse: bool = True,
+        limit=SECONDS,
+    ) -> bool:
+        """Whether it survived. names: what an error's line must contain. watch: a folder that must be as it was. call: its
+        own assertions say whether its result is right. may_refuse: whether an error may be the right answer."""
+        before, began = watch and contents(watch), time.monotonic()
+        try:
+            with within(limit):
+                call()
+            outcome = "right"
+        except (ValueError, OSError) as error:
+            said = str(error)
+            clear = 0 < len(said) <= LONGEST and "\n" not in said and names in said and "weights_only" not in said
+            outcome = "refused" if may_refuse and clear else f"{type(error).__name__} that says {said[:300]!r}"
+        except Hang:
+            outcome = f"no answer within {limit} s"
+        except Exception as error:
+            outcome = f"{type(error).__name__}: {str(error)[:300]}"
+        if watch and contents(watch) != before:
+            outcome = f"files changed: {sorted(set(contents(watch).items()) ^ set(before.items()))[:4]}"
+        survived = outcome in ("right", "refused")
+        self.counts.setdefault(kind, Counter())[outcome if survived else "lost"] += 1
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - began
+        if not survived:
+            self.lost.append(f"{kind}: {what}: {outcome}")
+            self.say(f"LOST  {self.lost[-1]}")
+        return survived
+
+    def draw(self, examples: int, strategy, call) -> None:
+        """Call with so many values of a hypothesis strategy, always the same ones for the same seed."""
+        quiet = dict(database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+
+        @seed(self.seed)
+        @settings(max_examples=self.part(examples), **quiet)
+        @given(strategy)
+        def each(value):
+            call(value)
+
+        each()
+
+    def part(self, count: int) -> int:
+        """This run's share of so many attempts, at least one."""
+        return max(1, round(self.share * count))
+
+    def table(self) -> list[dict]:
+        rows = []
+        for kind, counts in self.counts.items():
+            row = {"kind": kind, "attempts": counts.total(), "survived": counts["right"] + counts["refused"]}
+            row |= {"right": counts["right"], "refused": counts["refused"], "lost": counts["lost"]}
+            rows.append(row | {"seconds": round(self.seconds[kind])})
+        total = {key: sum(row[key] for row in rows) for key in rows[0] if key != "kind"}
+        return [*rows, {"kind": "all", **total}]
+
+
+@contextlib.contextmanager
+def within(seconds: float):
+    def late(signum, frame):
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def contents(folder: Path) -> dict[str, int]:
+    """The files below a folder, and when each was written."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def main() -> None:
+    from faults_disk import attack as disks, attack as kills
+    from faults_files import files
+    from faults_models import models
+
+    kinds = {"files": files, "models": models, "disks": disks, "kills": kills}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--share", type=float, default=1.0, help="of the attempts of a whole run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=list(kinds))
+    parser.add_argument("--table", type=Path, help="CSV file for the table")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        attack(Path(folder), arguments.kills, random.Random(arguments.seed))
-
-
-def attack(folder: Path, kills: int, rng: random.Random, say=print) -> None:
-    """Do all of it in `folder`; raises AssertionError if anything was lost."""
-    (folder / "notebooks" / "studies").mkdir(parents=True)
-    notebook = jupytext.reads(NOTEBOOK, "py:percent")
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    jupytext.write(notebook, folder / "notebooks" / "short.ipynb")
-    study = folder / "notebooks" / "studies" / "short.toml"
-    study.write_text('[[runs]]\nnotebook = "short"\nname = "run"\n')
-
-    began = time.monotonic()
-    whole = start(study, folder / "undisturbed")
-    assert whole.wait() == 0
-    duration = time.monotonic() - began
-    say(f"undisturbed: {duration:.1f} s")
-
-    killed, at_step = 0, []
-    while killed < kills:
-        process = start(study, folder / "killed")
-        time.sleep(rng.uniform(0.3, 1.0) * duration)
-        kill_all(process)
-        work = folder / "killed" / "short" / ".work" / "run"
-        if (folder / "killed" / "short" / "run").exists():  # it was done before the blow fell: begin again
-            check(folder, say)
-            subprocess.run(["rm", "-r", str(folder / "killed")], check=True)
-        killed += 1
-        progress = work / "progress.json"
-        at_step.append(json.loads(progress.read_text())["step"] if progress.is_file() else 0)
-        say(f"kill {killed}: checkpoint and progress near step {at_step[-1]}")
-    while start(study, folder / "killed").wait():
-        pass
-    check(folder, say)
-
-
-def start(study: Path, runs: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "gpt2lib.cli", "study", str(study), "--runs", str(runs)]
-    command += ["--results", str(runs / "results")]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-
-
-def kill_all(process: subprocess.Popen) -> None:
-    """SIGKILL to the study, its papermill and its kernel: as if the machine had lost power."""
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    family = [process.pid]
-    for pid in family:
-        family += children.get(pid, [])
-    for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
-def check(folder: Path, say) -> None:
-    """The killed study's one run is whole, and its weights are the undisturbed one's."""
-    one, other = (folder / name / "short" / "run" for name in ("undisturbed", "killed"))
-    for file in ("adapter/adapter.safetensors", "head.safetensors"):
-        a, b = load_file(one / file), load_file(other / file)
-        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), f"{file} differs"
-    records = list((folder / "killed" / "short").glob("*/result.json"))
-    assert len(records) == 1, records
-    results = [json.loads((run / "result.json").read_text()) for run in (one, other)]
-    assert results[0]["metrics"] == results[1]["metrics"] and results[0]["steps"] == results[1]["steps"]
-    assert not list(other.glob("*.partial*")) and not (other / "checkpoint.pt").exists()
-    say(f"whole: weights bit-identical, one record, accuracy {results[1]['metrics']['accuracy']:.3f}")
+    net = Net(arguments.share, arguments.seed)
+    for name in arguments.kinds:
+        kinds[name](net)
+    rows = net.table()
+    print(f"{'kind':28} {'attempts':>8} {'survived':>8} {'right':>6} {'refused':>7} {'lost':>5} {'seconds':>7}")
+    for row in rows:
+        print("{kind:28} {attempts:8} {survived:8} {right:6} {refused:7} {lost:5} {seconds:7}".format(**row))
+    if arguments.table:
+        with arguments.table.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    sys.exit(bool(net.lost))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gpt2lib.common.checks import check_layers
+from gpt2lib.common.checks import check_layers, check_types
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 
@@ -77,6 +77,7 @@ class Spec:
     layers: tuple[int, int] | None = None
 
     def __post_init__(self):
+        check_types(self)
         check_layers(self.layers)
 
     def __init_subclass__(cls, method: str | None):

@@ -17,6 +17,7 @@ from gpt2lib.adapters.base import (
     in_place_of_attached,
 )
 from gpt2lib.common.digest import digest_kept
+from gpt2lib.common.checks import one_line
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
 
@@ -48,8 +49,8 @@ def load(model: Decoder, folder: str | Path) -> Decoder:
         content = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
         spec, base = Spec.from_json(json.dumps(content["spec"])), content["base"]
         values = load_file(folder / "adapter.safetensors")
-    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"{folder}: damaged ({type(error).__name__}: {error})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: damaged ({type(error).__name__}: {one_line(error)})") from None
     if base != base_fingerprint(model):
         raise ValueError(f"{folder}: the adapter was saved from another base model than this one; load that one first")
     with in_place_of_attached(model):

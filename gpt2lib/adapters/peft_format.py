@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gpt2lib.adapters.base import TARGETS, attach, attached_spec, blocks_in, in_place_of_attached
 from gpt2lib.adapters.lora import LoRA
+from gpt2lib.common.checks import one_line
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.gpt2 import GPT2
@@ -151,7 +152,7 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "adapter_model.safetensors")
     except (ValueError, SafetensorError) as error:
-        raise ValueError(f"{folder}: damaged ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{folder}: damaged ({type(error).__name__}: {one_line(error)})") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else config
         raise ValueError(f"{folder}: peft_type is {found!r}; only LORA can be loaded")

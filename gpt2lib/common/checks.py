@@ -2,6 +2,50 @@
 
 import math
 import re
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import get_args, get_origin, get_type_hints
+
+KINDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "a text", NoneType: "None"}
+
+
+def check_types(settings, infinite: tuple[str, ...] = ()) -> None:
+    """Refuses a dataclass with a field that is not of the type written beside it. A number must be finite, but in the
+    fields that are named in `infinite`; a tuple may be a list."""
+    hints = get_type_hints(type(settings))
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if not _is(value, hints[field.name], field.name in infinite):
+            raise ValueError(f"{field.name} must be {_shown(hints[field.name])}, not {brief(repr(value))}")
+
+
+def _is(value, kind, infinite: bool) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_is(value, one, infinite) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        parts = parts[:1] * len(value) if isinstance(value, tuple | list) and parts[1:] == (...,) else parts
+        whole = isinstance(value, tuple | list) and len(value) == len(parts)
+        return whole and all(_is(one, part, infinite) for one, part in zip(value, parts, strict=True))
+    if kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and (infinite or -1e300 < value < 1e300) and value == value
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _shown(kind) -> str:
+    if isinstance(kind, UnionType):
+        return " or ".join(_shown(one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        first, *others = get_args(kind)
+        return f"a tuple, {' and '.join(map(_shown, (first, *others)))}" if others != [...] else f"a tuple, each {_shown(first)}"
+    return KINDS[kind]
+
+
+def brief(text: str, most: int = 80) -> str:
+    """A text from somebody's file or code, cut so that a message stays one clear line."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def check_count(name: str, value, at_least: int = 1) -> None:
@@ -44,7 +88,7 @@ def check_name(what: str, name) -> None:
 
 def one_line(error: Exception) -> str:
     """What an error of another library says first, to be part of a message of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def check_token(name: str, value: int | None) -> None:

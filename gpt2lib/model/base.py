@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from gpt2lib.common.checks import one_line
 from gpt2lib.model import pretrained
 from gpt2lib.model.config import PUBLISHED, Config, config_from_json
 from gpt2lib.model.decoder import Decoder
@@ -77,4 +78,7 @@ def load_tokenizer(name: str | Path):
         )
     from transformers import AutoTokenizer  # heavy: two seconds that a user of the model alone need not pay
 
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # of Rust and of JSON, none of which names the file
+        raise ValueError(f"{folder}: its tokenizer cannot be read ({type(error).__name__}: {one_line(error)})") from None

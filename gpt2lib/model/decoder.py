@@ -134,9 +134,10 @@ class Decoder(nn.Module):
         """
         folder = pretrained.find(name, allow_pickle)
         config = cls.config_class.from_json(folder / "config.json")
+        weights = pretrained.load(folder, config, allow_pickle)  # first: it refuses a shape that the file does not have
         with torch.device("meta"):  # no memory and no time for an initialisation that is overwritten
             model = cls(replace(config, **changes))
-        model.load_state_dict(pretrained.load(folder, config, allow_pickle), strict=True, assign=True)
+        model.load_state_dict(weights, strict=True, assign=True)
         if depth is not None:
             model.cut(depth)
         return model.requires_grad_(True).eval()

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gpt2lib.common.checks import one_line
 from gpt2lib.common.whole import write_tensors
 from gpt2lib.model import gguf_file
 from gpt2lib.model.layouts import LAYOUTS
@@ -98,10 +99,13 @@ def _read(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, Tensor]]:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             return index, {key: value for shard in shards for key, value in load_file(folder / shard).items()}
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged or cut short ({error}); fetch or write it again") from None
+        raise ValueError(f"{path}: damaged or cut short ({one_line(error)}); fetch or write it again") from None
     pickle = folder / "pytorch_model.bin"
     if pickle.is_file() and allow_pickle:
-        return pickle, torch.load(pickle, map_location="cpu", weights_only=True)
+        try:
+            return pickle, dict(torch.load(pickle, map_location="cpu", weights_only=True).items())
+        except Exception as error:  # torch raises many types for a damaged file, and none that says which one it is
+            raise ValueError(f"{pickle}: damaged, or holds more than tensors ({type(error).__name__})") from None
     if pickle.is_file():
         raise ValueError(
             f"{folder} holds only a pickle (pytorch_model.bin), which could run code; "

@@ -55,9 +55,9 @@ class Checkpoint:
             return None
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
+            known = state.get("identity", {})
         except Exception as error:  # torch raises many types for a damaged file
             raise ValueError(f"{path}: damaged ({type(error).__name__}); delete it to start this run again") from None
-        known = state.get("identity", {})
         if other := [name for name, value in self.identity.items() if known.get(name) != value]:
             raise ValueError(
                 f"{path}: another run wrote it, with other {', '.join(other)}; delete it or use another folder"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gpt2lib.common.checks import check_count
+from gpt2lib.common.checks import check_count, check_types
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self):
+        check_types(self, infinite=("max_grad_norm",))
         for name in ("epochs", "batch_size", "accumulate"):
             check_count(name, getattr(self, name))
         for name in ("patience", "eval_every", "max_steps"):
