@@ -49,7 +49,7 @@ from gpt2lib.data import load_task
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
-from gpt2lib.tasks.prepare import answer_ids
+from gpt2lib.tasks.prompts import answer_ids
 from gpt2lib.training import TrainingSettings, evaluate, fit
 from gpt2lib.training.objectives import Classifier, ClozeHead
 

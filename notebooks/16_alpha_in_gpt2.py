@@ -146,8 +146,9 @@ figures.alpha_agreement(pd.read_parquet(results / "alpha-rows.parquet"))
 # %% [markdown]
 # ## Is it a difference?
 #
-# The intervals in the first figure are of each method alone, and most of their width is what both methods share: which examples
-# were drawn. Runs with the same examples are **pairs**; what counts is their differences $d_1 \dots d_n$, and the interval of the mean
+# The intervals in the first figure are of each method alone; whether two of them overlap is no test of a difference. Runs with the
+# same task, number and draw of examples are **pairs**: what a draw or a task makes easy for both cancels in their differences
+# $d_1 \dots d_n$, and the interval of the mean is
 #
 # $$\bar d \pm t_{0.975,\, n - 1}\, \frac{s}{\sqrt n}, \qquad s^2 = \frac{1}{n - 1} \sum_i (d_i - \bar d)^2$$
 #

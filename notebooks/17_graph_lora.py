@@ -18,7 +18,7 @@
 # **The question.** A sentence can be seen as a graph that joins its similar tokens. What does such a graph add to
 # attention, and what goes wrong when it is drawn carelessly? A paper has tried it
 # ([Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490)); we read it critically: what it claims, what its code does,
-# and a test that tells the two apart. Needs notebook [11](11_lora.ipynb). It runs in about 2 minutes on two cores.
+# and a test that tells the two apart. Needs notebook [11](11_lora.ipynb). It runs in about a minute on two cores.
 #
 # After this notebook you can
 # - read a paper by claim, code and test,

@@ -508,13 +508,44 @@ def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
     runs = plan(REPOSITORY / "notebooks" / "studies" / "demo.toml")
     by_method = {run.parameters["method"]: estimate(run) for run in runs if run.parameters.get("task") == "sst"}
     full, lora, last = (by_method[name] for name in ("full", "lora", "last-linear"))
-    assert full.trained > 30 * lora.trained > 0 == last.trained
+    assert full.trained > 30 * lora.trained > last.trained == 5 * (256 + 1)
     assert full.flops > lora.flops > last.flops and full.memory > lora.memory > last.memory
     arguments = ["gpt2lib", "study", str(REPOSITORY / "notebooks" / "studies" / "demo.toml"), "--plan", "--tflops", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
     cli.main()
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(runs) + 2 and "hours" in said[-1]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("layers", [None, (1, 3)])
+def test_trained_parameters_are_counted_without_building_the_model(family, layers):
+    from conftest import FAMILIES
+
+    from gpt2lib.adapters import trained_count
+    from gpt2lib.tasks.method import METHODS, method_named
+
+    for name, method in METHODS.items():
+        own = {"layers": layers} if "layers" in method.settings else {}
+        spec, model = method_named(name, **own), FAMILIES[family](n_layer=4)
+        spec.apply(model)
+        assert trained_count(spec, model.config) == sum(p.numel() for p in model.parameters() if p.requires_grad), name
+
+
+def test_what_is_not_trained_through_runs_once():
+    from conftest import REPOSITORY
+
+    from gpt2lib.study.cost import estimate
+    from gpt2lib.study.group import Run
+
+    def flops(**parameters):
+        given = {"source": "toy-few", "method": "lora", "base_model": "gpt2-mini"} | parameters
+        return estimate(Run("", REPOSITORY / "notebooks" / "07_sentiment.ipynb", given)).flops
+
+    one, more = (flops(epochs=epochs, method="last-linear") for epochs in (1, 9))
+    assert one == more  # the whole body, once
+    whole, upper, cut = flops(epochs=9), flops(epochs=9, layers=[2, 3]), flops(epochs=9, layers=[2, 3], depth=3)
+    assert cut < 0.8 * upper and upper < 0.8 * whole
 
 
 def test_a_rehearsal_of_nothing_is_refused_and_a_hubs_name_is_none(study):

@@ -42,6 +42,10 @@ class Decoder(nn.Module):
 
     def reset_parameters(self) -> None:
         """GPT-2's initialisation: N(0, 0.02), residual outputs scaled by 1 / sqrt(2 n_layer), biases 0 (section 2.3)."""
+        if (
+            self.wte.weight.is_meta
+        ):  # of a model that is only counted there is nothing to fill, and it would take a while
+            return
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
                 nn.init.zeros_(parameter)

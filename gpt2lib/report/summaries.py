@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gpt2lib.report import figures, statistics
+from gpt2lib.tasks.task import TASKS
 
 FLOORS = ("majority class", "bag of words")
 
@@ -19,9 +20,9 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (task, name), group in runs.groupby(["task", "name"], sort=False):
         per_example = examples[examples["run"].isin(group["run"])]
-        metric = "perplexity" if task == "sonnets" else "accuracy"
+        metric = TASKS[task].metric
         low, high = statistics.interval(statistics.scores(per_example), statistics.weights(per_example))
-        if task == "sonnets":
+        if not TASKS[task].classes:  # their scores are nats a token
             low, high = np.exp([low, high])
         row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
         row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
@@ -54,7 +55,7 @@ def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
     """The overlap scores and the form of each method's sonnets, and those of the floors below them."""
     columns = ["chrf_whole", "chrf_continuation", "bleu_whole", "bleu_continuation"]
     form = ["lines", "rhyme_rate", "copied_line_rate"]
-    ours = runs[runs["task"] == "sonnets"].groupby("name", sort=False)[columns + form].mean()
+    ours = runs[runs["chrf_whole"].notna()].groupby("name", sort=False)[columns + form].mean()
     floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
     ours = ours.loc[figures.in_order(ours.index)]
     return pd.concat([ours, floors]).rename_axis("method").reset_index()
@@ -84,7 +85,7 @@ def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
     """
     parts = []
     for runs, examples in studies:
-        runs = runs[(runs["task"] != "sonnets") & runs["accuracy"].notna()]
+        runs = runs[runs["accuracy"].notna()]
         for base, group in runs.groupby("base_model", sort=False):
             of_rate = group.groupby(["task", "name", "lr"])["accuracy"].transform("mean")
             best = of_rate == of_rate.groupby([group["task"], group["name"]]).transform("max")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gpt2lib.common.checks import check_count
 from gpt2lib.data.batches import Encoded
 from gpt2lib.data.example import Example
 from gpt2lib.data.load import TaskData
@@ -19,6 +20,9 @@ class Encoder:
     task: str
     tokenizer: object
     max_length: int
+
+    def __post_init__(self):
+        check_count("max_length", self.max_length, at_least=2)  # a next token has one before it
 
     def __call__(self, examples: list[Example], score_from_prompt: bool = False) -> list[Encoded]:
         """score_from_prompt: a sonnet's loss counts the lines to be written only, not the given ones or the end."""

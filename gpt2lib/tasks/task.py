@@ -106,7 +106,8 @@ class Writing(Task):
         return "".join(self.prompt(example))
 
     def encode(self, examples: list[Example], tokenizer, max_length: int, score_from_prompt: bool) -> list[Encoded]:
-        """An end-of-text token on either side, so that a model learns to begin and to stop."""
+        """An end-of-text token on either side, so that a model learns to begin and to stop. Raises ValueError for a length
+        that leaves none of the tokens that are to be scored."""
         parts = [self.prompt(example) for example in examples]
         prompts, rests = (tokenize([part[i] for part in parts], tokenizer) for i in (0, 1))
         end = tokenizer.eos_token_id
@@ -114,6 +115,10 @@ class Writing(Task):
         for prompt, rest in zip(prompts, rests, strict=True):
             ids = [end, *prompt, *rest] + ([] if score_from_prompt else [end])
             start = 1 + len(prompt) if score_from_prompt else 1
+            if start >= max_length:
+                raise ValueError(
+                    f"max_length={max_length} ends within the {start} tokens that are given; allow for more"
+                )
             encoded.append(Encoded(ids[:max_length], start=start))
         return encoded
 
