@@ -23,7 +23,8 @@
 # - show that this implementation and transformers' agree, with and without padding, and with a cache,
 # - write the weights of attention, the count of parameters and AdamW's step yourself, and have them checked.
 #
-# It runs in about half a minute on one core. Nothing here needs a download: the small base model, `gpt2-mini`, comes with the package.
+# It runs in about half a minute on one core. Nothing here needs a download: the small base model, `gpt2-mini`, comes
+# with the package.
 
 # %% tags=["parameters"]
 base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
@@ -85,12 +86,13 @@ y_loop
 # %% [markdown]
 # ## 3. The same with two matrix products
 #
-# All scores at once are $Q K^\top$, `[seq, seq]`. What a token may not see is set to $-\infty$ before the softmax, which
-# makes its weight exactly zero. Write the matrix of all $a_{tu}$.
+# All scores at once are $Q K^\top$, `[seq, seq]`. What a token may not see is set to $-\infty$ before the softmax,
+# which makes its weight exactly zero. Write the matrix of all $a_{tu}$.
 #
 # <details><summary>Hint</summary>
 #
-# `torch.ones(seq, seq).triu(1)` is 1 where $u > t$; `masked_fill` takes it as `.bool()`. Row $t$ of the result sums to 1.
+# `torch.ones(seq, seq).triu(1)` is 1 where $u > t$; `masked_fill` takes it as `.bool()`. Row $t$ of the result sums
+# to 1.
 #
 # </details>
 
@@ -164,8 +166,8 @@ check("it has 4 d^2 + 4 d parameters", sum(p.numel() for p in attention.paramete
 # %% [markdown]
 # ## 5. The feed-forward layer, and which GELU
 #
-# $\mathrm{MLP}(x) = W_{\text{down}}\, \mathrm{gelu}(W_{\text{up}} x)$, four times as wide inside. GPT-2 was trained with
-# an approximation of GELU by a tanh. The exact function is so close that weights "work" with it, and yet wrong.
+# $\mathrm{MLP}(x) = W_{\text{down}}\, \mathrm{gelu}(W_{\text{up}} x)$, four times as wide inside. GPT-2 was trained
+# with an approximation of GELU by a tanh. The exact function is so close that weights "work" with it, and yet wrong.
 
 # %%
 grid = torch.linspace(-5, 5, 400)
@@ -186,11 +188,13 @@ check.close("MLP is the formula above", mlp(x), by_hand, 1e-5, "block.py")
 # $$x \leftarrow x + \mathrm{attn}(\mathrm{ln}_1(x)), \qquad x \leftarrow x + \mathrm{mlp}(\mathrm{ln}_2(x))$$
 #
 # GPT-2 is an embedding of tokens plus one of positions, a stack of blocks, a last norm; its output layer is the token
-# embedding once more. How many parameters does that make, in $L$ layers of width $d$, with $V$ tokens and $P$ positions?
+# embedding once more. How many parameters does that make, in $L$ layers of width $d$, with $V$ tokens and $P$
+# positions?
 #
 # <details><summary>Hint</summary>
 #
-# In a block: four layers of $d^2 + d$ for the attention, $4 d^2 + 4 d$ up and $4 d^2 + d$ down, and two norms of $2 d$ each.
+# In a block: four layers of $d^2 + d$ for the attention, $4 d^2 + 4 d$ up and $4 d^2 + d$ down, and two norms of $2 d$
+# each.
 #
 # </details>
 
@@ -357,7 +361,8 @@ check.close("without them, one block sees a bag of tokens", *without, 1e-5)
 # gradient (Kingma and Ba 2015; Loshchilov and Hutter 2019).
 
 # %% [markdown]
-# In step $t$, with gradient $g$: $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and $s \leftarrow \beta_2 s + (1 - \beta_2) g^2$, then
+# In step $t$, with gradient $g$: $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and
+# $s \leftarrow \beta_2 s + (1 - \beta_2) g^2$, then
 #
 # $$p \leftarrow p - \eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\, \frac{m}{\sqrt{s} + \epsilon}, \qquad p \leftarrow p - \eta \lambda p .$$
 #
@@ -453,8 +458,8 @@ figures.curves(range(1, 1001), {"ours": path}, "step", "largest difference to to
 #
 # Attention, a feed-forward layer, two norms: that, repeated, is GPT-2, and ours agrees with transformers' to rounding.
 # The quadratic has the same curvature in all directions: it says that the two optimisers agree, and nothing on how Adam
-# fares where a problem is hard. The base model here has 8,192 tokens and has read twelve million; what the attention heads of the
-# real GPT-2 do is another matter.
+# fares where a problem is hard. The base model here has 8,192 tokens and has read twelve million; what the attention
+# heads of the real GPT-2 do is another matter.
 #
 # | paper, section | equation | file and class here | where we deviate |
 # |---|---|---|---|
@@ -464,9 +469,10 @@ figures.curves(range(1, 1001), {"ours": path}, "step", "largest difference to to
 # | [Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101), algorithm 2 | decay apart from the gradient | [training/optimizer.py](../gpt2lib/training/optimizer.py), `AdamW` | the decay comes after the update, and $\epsilon$ is not corrected |
 #
 # **References.** [Vaswani et al. 2017](https://arxiv.org/abs/1706.03762) (attention);
-# [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
-# [Hendrycks and Gimpel 2016](https://arxiv.org/abs/1606.08415) (GELU); [Kingma and Ba 2015](https://arxiv.org/abs/1412.6980) (Adam);
-# [Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101) (AdamW).
+# [Radford et al.
+# 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
+# [Hendrycks and Gimpel 2016](https://arxiv.org/abs/1606.08415) (GELU); [Kingma and Ba
+# 2015](https://arxiv.org/abs/1412.6980) (Adam); [Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101) (AdamW).
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -50,13 +50,14 @@ check = Verdicts()
 # %% [markdown]
 # ## DoRA in twenty lines
 #
-# DoRA splits a matrix into the lengths and the directions of its vectors, and trains both: lengths $m$ freely, directions by
-# LoRA. Which vectors? The paper takes the **columns** of $W \in \mathbb R^{d \times k}$ and has $m \in \mathbb R^{1 \times k}$ (its eq. 5); peft, with
-# which most people train it, takes the **rows** of PyTorch's `[d_out, d_in]`, one length for each output. With $y = W x$ these are two methods:
-# columns rescale what enters, rows what leaves.
+# DoRA splits a matrix into the lengths and the directions of its vectors, and trains both: lengths $m$ freely,
+# directions by LoRA. Which vectors? The paper takes the **columns** of $W \in \mathbb R^{d \times k}$ and has
+# $m \in \mathbb R^{1 \times k}$ (its eq. 5); peft, with which most people train it, takes the **rows** of PyTorch's
+# `[d_out, d_in]`, one length for each output. With $y = W x$ these are two methods: columns rescale what enters, rows
+# what leaves.
 #
-# **Exercise 1.** Write the decomposed matrix for both. `dim` is the dimension that the norm sums over, as in torch: 1 gives the rows'
-# lengths, 0 the columns'.
+# **Exercise 1.** Write the decomposed matrix for both. `dim` is the dimension that the norm sums over, as in torch: 1
+# gives the rows' lengths, 0 the columns'.
 #
 # <details><summary>Hint</summary>
 #
@@ -82,7 +83,8 @@ def try_decomposed(function):
     look="whose length is it, and is it that of W or of W + s B A",
 )
 def decomposed(W, A, B, s, m, dim):
-    """W [d_out, d_in], A [r, d_in], B [d_out, r], s a number, m [d_out] for dim 1 or [d_in] for dim 0 -> [d_out, d_in]"""
+    """W [d_out, d_in], A [r, d_in], B [d_out, r], s a number, m [d_out] for dim 1 or [d_in] for dim 0 -> [d_out,
+    d_in]"""
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
@@ -112,7 +114,8 @@ def decomposed(W, A, B, s, m, dim):
 # %% [markdown]
 # ## The layer
 #
-# We take the rows, as peft does: then a length is one factor for each output, and `forward` can apply it after LoRA's sum.
+# We take the rows, as peft does: then a length is one factor for each output, and `forward` can apply it after LoRA's
+# sum.
 #
 # $$y = \frac{m}{\lVert W + s B A \rVert_{\text{row}}} \odot (W x + s B A x) + b, \qquad m = \lVert W \rVert_{\text{row}} \text{ at first}$$
 #
@@ -123,7 +126,8 @@ def decomposed(W, A, B, s, m, dim):
 # %% tags=["cases"]
 @dataclass(frozen=True)
 class DoRA(LoRA, method="dora"):
-    """Weight-decomposed low-rank adaptation (Liu et al. 2024), by rows as in peft. Trained: LoRA's parameters and d_out per layer."""
+    """Weight-decomposed low-rank adaptation (Liu et al. 2024), by rows as in peft. Trained: LoRA's parameters and d_out
+    per layer."""
 
     def layer(self, base):
         return DoRALinear(base, self)
@@ -197,13 +201,14 @@ guess.was(
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# To keep the method, put the two classes into `gpt2lib/adapters/dora.py`, import it in `gpt2lib/adapters/__init__.py` (that
-# registers it), give it a record in `gpt2lib/tasks/method.py` (its title, its colour, and the name by which every notebook and
-# study has it), and add it to the list at the top of `tests/test_adapters.py`: all properties are then tested. A method that
-# trains something in its own way returns a hook from `Spec.hooks`, as alpha-LoRA does. One seed on one task ranks nothing.
+# To keep the method, put the two classes into `gpt2lib/adapters/dora.py`, import it in `gpt2lib/adapters/__init__.py`
+# (that registers it), give it a record in `gpt2lib/tasks/method.py` (its title, its colour, and the name by which every
+# notebook and study has it), and add it to the list at the top of `tests/test_adapters.py`: all properties are then
+# tested. A method that trains something in its own way returns a hook from `Spec.hooks`, as alpha-LoRA does. One seed
+# on one task ranks nothing.
 #
-# **Exercise 2.** Which choice of $B$ makes DoRA's layer the base layer, whatever $A$ is, as long as $m$ has not moved? Write a function from
-# the shape of $B$ to $B$, or name one of torch's.
+# **Exercise 2.** Which choice of $B$ makes DoRA's layer the base layer, whatever $A$ is, as long as $m$ has not moved?
+# Write a function from the shape of $B$ to $B$, or name one of torch's.
 #
 # <details><summary>Hint</summary>
 #
@@ -238,7 +243,8 @@ make_B = make_B.solution(torch.zeros)
 # | the same | section 4.3, the norm is a constant in the backward pass | `lengths`, detached | none |
 # | [Hu et al. 2021](https://arxiv.org/abs/2106.09685) | $B = 0$ at first | `LoRALinear` in [lora.py](../gpt2lib/adapters/lora.py) | none |
 #
-# **References.** Liu et al. 2024, [DoRA](https://arxiv.org/abs/2402.09353). Hu et al. 2021, [LoRA](https://arxiv.org/abs/2106.09685).
+# **References.** Liu et al. 2024, [DoRA](https://arxiv.org/abs/2402.09353). Hu et al. 2021,
+# [LoRA](https://arxiv.org/abs/2106.09685).
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -60,8 +60,8 @@ check = Verdicts()
 #
 # <details><summary>Hint</summary>
 #
-# `x.unflatten(-1, (a2, b2))` reads the last dimension row by row, and `flatten(-2)` undoes it; `@` works on the last two
-# dimensions and leaves all others alone.
+# `x.unflatten(-1, (a2, b2))` reads the last dimension row by row, and `flatten(-2)` undoes it; `@` works on the last
+# two dimensions and leaves all others alone.
 #
 # </details>
 
@@ -136,8 +136,8 @@ check("the rank of a Kronecker product is the product of the ranks: here full", 
 # ## Which shapes?
 #
 # $a_1 a_2 + b_1 b_2$ parameters, and $a_1 a_2 \cdot b_1 b_2 = d_{\text{out}} d_{\text{in}}$: so at least
-# $2 \sqrt{d_{\text{out}} d_{\text{in}}}$ of them, as many as LoRA of rank 1 on a square layer has. The default takes the divisors nearest the square
-# roots; `budget` asks for a number.
+# $2 \sqrt{d_{\text{out}} d_{\text{in}}}$ of them, as many as LoRA of rank 1 on a square layer has. The default takes
+# the divisors nearest the square roots; `budget` asks for a number.
 
 # %%
 for budget in (None, 1536, 3072, 12288):
@@ -148,9 +148,9 @@ for budget in (None, 1536, 3072, 12288):
 # ## Three places for it, and what must hold for each
 #
 # **KronA** stands beside a linear layer and merges into it: no cost after training. **KronA_B** stands beside the whole
-# feed-forward block, $\mathrm{FFN}(x) + s (A \otimes B) x$, and **KronA_B_res** adds $s_{\text{res}}\, x$ with one learned
-# number a block (0 at first here, so that nothing changes; the paper leaves its start open). Beside a nonlinear block
-# nothing can be merged, and `merge` says so.
+# feed-forward block, $\mathrm{FFN}(x) + s (A \otimes B) x$, and **KronA_B_res** adds $s_{\text{res}}\, x$ with one
+# learned number a block (0 at first here, so that nothing changes; the paper leaves its start open). Beside a nonlinear
+# block nothing can be merged, and `merge` says so.
 
 # %%
 for spec in (KronA(targets=tuple(targets)), KronAB(), KronAB(residual=True)):
@@ -223,10 +223,11 @@ check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * r
 # ## What we saw, and what it does not show
 #
 # The rank of an update is not its number of parameters, and a higher rank is no promise of a better result: read the
-# table above, not the spectrum, for that, and mind that it is one seed on one small task. The paper's gains over LoRA were
-# measured on T5 and GLUE.
+# table above, not the spectrum, for that, and mind that it is one seed on one small task. The paper's gains over LoRA
+# were measured on T5 and GLUE.
 #
-# **Exercise 2.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12 blocks?
+# **Exercise 2.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12
+# blocks?
 #
 # <details><summary>Hint</summary>
 #
@@ -271,8 +272,9 @@ check("there are divisors that reach the bound", a[0] * a[1] + b[0] * b[1] == le
 # | the same | KronA_B_res, a learned residual | `KronAB(residual=True)` | its number starts at 0; the paper leaves it open |
 # | [Hu et al. 2021](https://arxiv.org/abs/2106.09685) | the low-rank update | `LoRA` in [lora.py](../gpt2lib/adapters/lora.py) | none |
 #
-# **References.** Edalati et al. 2022, [KronA](https://arxiv.org/abs/2212.10650). [peft's LoKr](https://huggingface.co/docs/peft/package_reference/lokr)
-# is the same product for ordinary linear layers; it cannot be attached to transformers' GPT-2, whose layers are of another class.
+# **References.** Edalati et al. 2022, [KronA](https://arxiv.org/abs/2212.10650). [peft's
+# LoKr](https://huggingface.co/docs/peft/package_reference/lokr) is the same product for ordinary linear layers; it
+# cannot be attached to transformers' GPT-2, whose layers are of another class.
 
 # %% tags=["nbval-check-output"]
 check.table()

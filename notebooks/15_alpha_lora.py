@@ -15,8 +15,8 @@
 # %% [markdown]
 # # alpha-LoRA: rescaling what is frozen
 #
-# **The question.** LoRA adds to the frozen weights and leaves them as they are. But how much of the *old* answer does the
-# new task want? About 2 minutes on two cores.
+# **The question.** LoRA adds to the frozen weights and leaves them as they are. But how much of the *old* answer does
+# the new task want? About 2 minutes on two cores.
 #
 # After this notebook you can
 # - write alpha-LoRA's layer, and merge it,
@@ -103,7 +103,8 @@ def library_merged(*numbers):
 # %% tags=["exercise"]
 @exercise("1a forward", like=lambda *numbers: library_layer(*numbers)(numbers[0]).detach(), run=try_layer)
 def forward(x, W, b, A, B, s, alpha):
-    """x [batch, d_in], W [d_out, d_in], b and alpha [d_out], A [r, d_in], B [d_out, r], s a number -> y [batch, d_out]"""
+    """x [batch, d_in], W [d_out, d_in], b and alpha [d_out], A [r, d_in], B [d_out, r], s a number -> y [batch,
+    d_out]"""
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
@@ -130,7 +131,8 @@ def forward(x, W, b, A, B, s, alpha):
 # %% tags=["exercise"]
 @exercise("1b merged", like=library_merged, run=try_layer, look="rows, and the bias")
 def merged(x, W, b, A, B, s, alpha):
-    """The same arguments -> a pair: the weight [d_out, d_in] and the bias [d_out] of one plain layer; x is not needed"""
+    """The same arguments -> a pair: the weight [d_out, d_in] and the bias [d_out] of one plain layer; x is not
+    needed"""
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
@@ -166,10 +168,10 @@ check("LoRA's numbers and one for each row are trained", counted == expected, co
 # %% [markdown]
 # ## Trained apart
 #
-# If $\alpha$ were trained on the same examples as $A$ and $B$, it would learn how much of the old answer *these* examples
-# need, which the update has already fitted. So a fifth of the training set is held out, and every $T$ steps alpha alone
-# takes one step on a batch from there, by an Adam of its own. `AlphaLoRA` brings this along as a hook, which `fit` calls
-# before every step; a second hook, `AlphaTrace`, keeps what alpha did.
+# If $\alpha$ were trained on the same examples as $A$ and $B$, it would learn how much of the old answer *these*
+# examples need, which the update has already fitted. So a fifth of the training set is held out, and every $T$ steps
+# alpha alone takes one step on a batch from there, by an Adam of its own. `AlphaLoRA` brings this along as a hook,
+# which `fit` calls before every step; a second hook, `AlphaTrace`, keeps what alpha did.
 
 # %%
 body, _ = load_base(base_model)
@@ -216,9 +218,9 @@ check("and it moved at all", len(steps) > 3, steps)
 # %% [markdown]
 # ## Is it a fact about the layers?
 #
-# It is tempting to read the figure: this layer wants less of its old answer, that row more. If it were so, another seed would give
-# the same pattern. Notebook 16's study has three seeds of each run on real data; here is how alike the alphas of two seeds are, row by row
-# (1: the same pattern; 0: nothing in common).
+# It is tempting to read the figure: this layer wants less of its old answer, that row more. If it were so, another seed
+# would give the same pattern. Notebook 16's study has three seeds of each run on real data; here is how alike the
+# alphas of two seeds are, row by row (1: the same pattern; 0: nothing in common).
 
 # %%
 rows = pd.read_parquet(report.FOLDER / "results" / "alpha-rows.parquet")
@@ -230,11 +232,11 @@ alike.groupby(["task", "examples"]).agg(["mean", "min", "max"]).round(2)
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# The figure of one run is a figure of one run: which rows go up and which down hardly agrees between seeds, so it tells little about
-# what the task wants of a layer. alpha pays for its freedom with a fifth of the training examples, and in notebook 16's study that costs
-# more than it gains: this adapter is a little worse there than LoRA of the same size. We teach it all the same: for the layer, for
-# the hook, and as an idea that was taken from a theorem to a place where the theorem does not hold. Notebook 14 has the theorem,
-# for a linear classifier, and what is gained there.
+# The figure of one run is a figure of one run: which rows go up and which down hardly agrees between seeds, so it tells
+# little about what the task wants of a layer. alpha pays for its freedom with a fifth of the training examples, and in
+# notebook 16's study that costs more than it gains: this adapter is a little worse there than LoRA of the same size. We
+# teach it all the same: for the layer, for the hook, and as an idea that was taken from a theorem to a place where the
+# theorem does not hold. Notebook 14 has the theorem, for a linear classifier, and what is gained there.
 #
 # ## Three questions
 #
@@ -266,7 +268,8 @@ forgetting.mistake("the old answer is turned round, and not forgotten")(-1)
 forgetting = forgetting.solution(0)
 
 # %% [markdown]
-# **Exercise 4.** Two epochs over 1,000 examples at batch size 16 with `AlphaLoRA(every=10, share=0.2)`: how often does alpha move?
+# **Exercise 4.** Two epochs over 1,000 examples at batch size 16 with `AlphaLoRA(every=10, share=0.2)`: how often does
+# alpha move?
 #
 # <details><summary>Hint</summary>
 #

@@ -15,10 +15,10 @@
 # %% [markdown]
 # # Hybrid-KAN LoRA: splines beside the feed-forward layer
 #
-# **The question.** A KAN layer learns a curve on every connection in place of a number. What does it cost, and can a small
-# one help a frozen GPT-2? A second part of the paper of notebook 17
-# ([Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490)), read in the same way: claim, code, test. Needs notebook
-# [11](11_lora.ipynb). It runs in about a minute on two cores.
+# **The question.** A KAN layer learns a curve on every connection in place of a number. What does it cost, and can a
+# small one help a frozen GPT-2? A second part of the paper of notebook 17
+# ([Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490)), read in the same way: claim, code, test. Needs
+# notebook [11](11_lora.ipynb). It runs in about a minute on two cores.
 #
 # After this notebook you can
 # - evaluate B-splines with the Cox-de Boor recursion, and say where they fade and where they are zero,
@@ -61,20 +61,23 @@ check = Verdicts()
 #
 # $$\mathrm{out} = \mathrm{MLP}_{\text{LoRA}}(x) + U\, \mathrm{KAN}(D x), \qquad \mathrm{KAN}(z)_j = \sum_i \Big[ w_{ji} \operatorname{silu}(z_i) + \sum_m c_{jim} B_m(z_i) \Big]$$
 #
-# $D \in \mathbb{R}^{r \times d}$, $U \in \mathbb{R}^{d \times r}$ is 0 at first, and $B_m$ are the $G + 3$ cubic B-splines
-# on $G$ intervals of $[-1, 1]$, continued by three on both sides. Inside they sum to 1, and each $z$ meets at most four.
+# $D \in \mathbb{R}^{r \times d}$, $U \in \mathbb{R}^{d \times r}$ is 0 at first, and $B_m$ are the $G + 3$ cubic
+# B-splines on $G$ intervals of $[-1, 1]$, continued by three on both sides. Inside they sum to 1, and each $z$ meets at
+# most four.
 #
 # ## Write it yourself: the bases
 #
-# The knots lie $h = 2/G$ apart, $t_0 = -1 - k h, \dots, t_{G + 2k} = 1 + k h$ for order $k$. Of order 0 the basis $B_m$ is 1 on $[t_m, t_{m+1})$
-# and 0 elsewhere; each order more comes from two neighbours of the one before (Cox and de Boor):
+# The knots lie $h = 2/G$ apart, $t_0 = -1 - k h, \dots, t_{G + 2k} = 1 + k h$ for order $k$. Of order 0 the basis $B_m$
+# is 1 on $[t_m, t_{m+1})$ and 0 elsewhere; each order more comes from two neighbours of the one before (Cox and de
+# Boor):
 #
 # $$B_m^{(k)}(z) = \frac{z - t_m}{k h}\, B_m^{(k-1)}(z) + \frac{t_{m+k+1} - z}{k h}\, B_{m+1}^{(k-1)}(z)$$
 #
 # <details><summary>Hint</summary>
 #
-# With `z = z[..., None]` all bases are one tensor [..., bases]. Order 0 has $G + 2k$ of them, and each step of the recursion one fewer.
-# In step `j` the left neighbours are `bases[..., :-1]` with the knots `knots[: -j - 1]`, the right ones `bases[..., 1:]` with `knots[j + 1 :]`.
+# With `z = z[..., None]` all bases are one tensor [..., bases]. Order 0 has $G + 2k$ of them, and each step of the
+# recursion one fewer. In step `j` the left neighbours are `bases[..., :-1]` with the knots `knots[: -j - 1]`, the right
+# ones `bases[..., 1:]` with `knots[j + 1 :]`.
 #
 # </details>
 
@@ -149,12 +152,14 @@ check(
 # %% [markdown]
 # ## Write it yourself: the layer
 #
-# $\mathrm{KAN}(z)$ for $z$ [batch, r], $w$ [r, r] and $c$ [r, r, bases], whose first index is the output $j$ and second the input $i$; the grid is
+# $\mathrm{KAN}(z)$ for $z$ [batch, r], $w$ [r, r] and $c$ [r, r, bases], whose first index is the output $j$ and second
+# the input $i$; the grid is
 # $[-1, 1]$ for every input, with 5 cubic intervals. Return [batch, r].
 #
 # <details><summary>Hint</summary>
 #
-# `bspline_bases(z, 5, 3)` has shape [batch, r, bases]; `torch.einsum("nim,jim->nj", ..., c)` sums over inputs and bases.
+# `bspline_bases(z, 5, 3)` has shape [batch, r, bases]; `torch.einsum("nim,jim->nj", ..., c)` sums over inputs and
+# bases.
 #
 # </details>
 
@@ -228,8 +233,8 @@ check(
 # %% [markdown]
 # ## Against LoRA, at the same number of parameters
 #
-# `fit` lets each grid span where $D x$ lies, at the first step and every 200 steps, and keeps the curves by least squares:
-# what lies far outside the grid meets no spline, and nothing is learned there.
+# `fit` lets each grid span where $D x$ lies, at the first step and every 200 steps, and keeps the curves by least
+# squares: what lies far outside the grid meets no spline, and nothing is learned there.
 
 # %%
 body, _ = load_base(base_model)
@@ -256,7 +261,8 @@ table
 # %% [markdown]
 # ## The curves that were learned
 #
-# In the last block; the grid is shaded. Outside of it the bases fade, and further out only $w \operatorname{silu}$ is left.
+# In the last block; the grid is shaded. Outside of it the bases fade, and further out only $w \operatorname{silu}$ is
+# left.
 
 # %%
 layer = models["Hybrid-KAN LoRA"].body.blocks[-1].mlp
@@ -275,11 +281,11 @@ check("the grids were fitted to the data", bool((layer.width != 1).all()))
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# The curves bend where the data lies, and $U$ mixes them into the block. Two thirds of such an adapter are $D$ and $U$, which
-# LoRA needs as well; whether bent curves beat LoRA's straight ones is in the table, for one seed on one task.
+# The curves bend where the data lies, and $U$ mixes them into the block. Two thirds of such an adapter are $D$ and $U$,
+# which LoRA needs as well; whether bent curves beat LoRA's straight ones is in the table, for one seed on one task.
 #
-# Two numbers to work out. How many are $w$ and $c$ together at `kan_rank=8`, `grid=5`, `order=3`? And: the cubic B-spline in the
-# middle of its four intervals has the value 2/3. What is its value at the two inner knots beside it?
+# Two numbers to work out. How many are $w$ and $c$ together at `kan_rank=8`, `grid=5`, `order=3`? And: the cubic
+# B-spline in the middle of its four intervals has the value 2/3. What is its value at the two inner knots beside it?
 #
 # <details><summary>Hint</summary>
 #
@@ -314,8 +320,9 @@ check.close("at a knot three bases are not 0: 1/6, 2/3 and 1/6", knot[knot > 1e-
 # | [Liu et al. 2024](https://arxiv.org/abs/2404.19756), section 2 | $\phi(x) = w_b \operatorname{silu}(x) + w_s \sum_m c_m B_m(x)$, grids that follow the data | [`bspline_bases`](../gpt2lib/adapters/kan_lora.py), `KANMLP.fit_grid` | no $w_s$ apart from $c$; the grid spans all but a hundredth of the data on either side |
 # | [Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1 | $W + \frac{\alpha}{r} BA$ | [`LowRank`](../gpt2lib/adapters/lora.py) | none |
 #
-# **References.** [Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490); [Liu et al. 2024](https://arxiv.org/abs/2404.19756)
-# (KAN); [de Boor 1972](https://doi.org/10.1016/0021-9045%2872%2990080-9) (the recursion).
+# **References.** [Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490); [Liu et al.
+# 2024](https://arxiv.org/abs/2404.19756) (KAN); [de Boor 1972](https://doi.org/10.1016/0021-9045%2872%2990080-9) (the
+# recursion).
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # The report's figures, from its tables
 #
-# **The question.** A study has left a table with one row a run. What can be read from it, and how sure is it? Needs notebook
-# [07](07_sentiment.ipynb). It runs in about a minute on two cores.
+# **The question.** A study has left a table with one row a run. What can be read from it, and how sure is it? Needs
+# notebook [07](07_sentiment.ipynb). It runs in about a minute on two cores.
 #
 # After this notebook you can
 # - put an interval beside an accuracy and a perplexity,
@@ -55,8 +55,8 @@ runs[["task", "name", "base_model", "source", "trained_params", "accuracy", "per
 # %% [markdown]
 # ## An interval for an accuracy
 #
-# $k$ of $n$ dev examples were right. Had other examples been drawn, $k$ would differ: Wilson's interval says by how much,
-# and covers the true accuracy about 95 times in 100. A simulation shows that it keeps this promise.
+# $k$ of $n$ dev examples were right. Had other examples been drawn, $k$ would differ: Wilson's interval says by how
+# much, and covers the true accuracy about 95 times in 100. A simulation shows that it keeps this promise.
 
 # %%
 rng = np.random.default_rng(seed)
@@ -76,11 +76,11 @@ methods = report.summarise(runs, examples)
 methods[["task", "method", "metric", "value", "low", "high", "trained_params"]].round(3)
 
 # %% [markdown]
-# **Check.** The table says what the single examples say: an accuracy is the share of examples that were right, and every
-# interval holds its own value.
+# **Check.** The table says what the single examples say: an accuracy is the share of examples that were right, and
+# every interval holds its own value.
 
 # %%
-right = examples[examples["task"] != "sonnets"].groupby("run")["correct"].mean().astype(float)
+right = examples[examples["correct"].notna()].groupby("run")["correct"].mean().astype(float)
 table = runs.set_index("run").loc[right.index, "accuracy"]
 check("accuracies are the share of correct examples", (right - table).abs().max() < 1e-5, (right, table))
 inside = methods.dropna(subset=["low", "high"])
@@ -90,17 +90,18 @@ check("every interval holds its value", bool(holds), inside)
 # %% [markdown]
 # ## Which differences are established
 #
-# Two methods answer the same questions, so what counts is where they differ. A **paired permutation test** supposes that the two
-# are equally good: then each difference $d_i$ might as well have had the other sign. It flips the signs in all $2^n$ ways (or in some
-# thousands, drawn) and asks how often the mean comes out at least as far from 0 as it did.
+# Two methods answer the same questions, so what counts is where they differ. A **paired permutation test** supposes
+# that the two are equally good: then each difference $d_i$ might as well have had the other sign. It flips the signs in
+# all $2^n$ ways (or in some thousands, drawn) and asks how often the mean comes out at least as far from 0 as it did.
 #
-# **Write it yourself**, exactly, for few differences: `differences` [n], $n$ at most a dozen; return the two-sided $p$, the share of the
+# **Write it yourself**, exactly, for few differences: `differences` [n], $n$ at most a dozen; return the two-sided $p$,
+# the share of the
 # $2^n$ sign patterns, the given one among them, whose $|\text{mean}|$ is at least the observed one.
 #
 # <details><summary>Hint</summary>
 #
-# `itertools.product([1, -1], repeat=n)` gives the patterns. Compare with a small tolerance, `>= observed - 1e-12`: sums in another
-# order differ in the last digit.
+# `itertools.product([1, -1], repeat=n)` gives the patterns. Compare with a small tolerance, `>= observed - 1e-12`: sums
+# in another order differ in the last digit.
 #
 # </details>
 
@@ -142,13 +143,15 @@ def paired_p(differences):
 
 
 # %% [markdown]
-# Many comparisons find something by chance alone. **Holm's correction**: of $m$ values the smallest is multiplied by $m$, the next by
-# $m - 1$, and so on to 1; none may then be below the one before it in this order, nor above 1. **Write it**: `p` [m] in any order, return
-# the corrected ones in the same order.
+# Many comparisons find something by chance alone. **Holm's correction**: of $m$ values the smallest is multiplied by
+# $m$, the next by
+# $m - 1$, and so on to 1; none may then be below the one before it in this order, nor above 1. **Write it**: `p` [m] in
+# any order, return the corrected ones in the same order.
 #
 # <details><summary>Hint</summary>
 #
-# `order = np.argsort(p)`, then `np.maximum.accumulate` over `p[order]` times $m, m - 1, \dots, 1$, and back: `result[order] = ...`.
+# `order = np.argsort(p)`, then `np.maximum.accumulate` over `p[order]` times $m, m - 1, \dots, 1$, and back:
+# `result[order] = ...`.
 #
 # </details>
 
@@ -190,8 +193,8 @@ def holm(p):
 
 
 # %% [markdown]
-# The reference is LoRA of rank 8. Before you look at the tests: many readers compare two bars and say "the intervals overlap, so there is
-# no difference".
+# The reference is LoRA of rank 8. Before you look at the tests: many readers compare two bars and say "the intervals
+# overlap, so there is no difference".
 
 # %%
 hidden = predict(
@@ -221,8 +224,9 @@ else:
     print("In this study no difference is significant.")
 
 # %% [markdown]
-# Even for two *independent* means, the standard error of a difference is $\sqrt{s_1^2 + s_2^2}$ and not $s_1 + s_2$, as comparing ends
-# supposes. For pairs it is smaller still. In the right panel below are the intervals that one may read: those of the differences.
+# Even for two *independent* means, the standard error of a difference is $\sqrt{s_1^2 + s_2^2}$ and not $s_1 + s_2$, as
+# comparing ends supposes. For pairs it is smaller still. In the right panel below are the intervals that one may read:
+# those of the differences.
 
 # %%
 figures.methods(methods, compared)
@@ -249,8 +253,8 @@ figures.cost(methods, pd.read_csv(report.FOLDER / "results" / "benchmarks.csv"))
 # %% [markdown]
 # ## What the sonnets' scores are worth
 #
-# The dotted lines are published scores on the real GPT-2, each in the convention that it seems to follow. They stand where
-# completions that know nothing stand.
+# The dotted lines are published scores on the real GPT-2, each in the convention that it seems to follow. They stand
+# where completions that know nothing stand.
 
 # %%
 published = pd.read_csv(report.FOLDER / "published.csv")
@@ -280,12 +284,12 @@ check("from the numbers above", (drawn - methods["value"].reset_index(drop=True)
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# Means and their intervals are over seeds and examples; another learning rate, another base or another task would move them, and no
-# interval here knows of that. The tests are of the same dev examples, on which the rate was chosen as well. A difference that is not
-# significant is not a proof of equality: its interval says how large it may still be.
+# Means and their intervals are over seeds and examples; another learning rate, another base or another task would move
+# them, and no interval here knows of that. The tests are of the same dev examples, on which the rate was chosen as
+# well. A difference that is not significant is not a proof of equality: its interval says how large it may still be.
 #
-# A number to work out: how many dev examples would it take for a half-width of one point at an accuracy near one half (two digits are enough:
-# round to hundreds)?
+# A number to work out: how many dev examples would it take for a half-width of one point at an accuracy near one half
+# (two digits are enough: round to hundreds)?
 #
 # <details><summary>Hint</summary>
 #
@@ -316,8 +320,8 @@ check("with so many the half-width is one point", abs((high - low) / 2 - 0.01) <
 # | Fisher 1935, *The Design of Experiments*, section 21 | signs of paired differences flipped | [`permutation_p`](../gpt2lib/report/statistics.py) | 4,999 drawn patterns where there are too many |
 # | [Popović 2015](https://doi.org/10.18653/v1/W15-3049) | chrF | [`sonnet_scores`](../gpt2lib/report/summaries.py) | in both conventions, beside floors |
 #
-# **References.** The table's links; and [Schenker and Gentleman 2001](https://doi.org/10.1198/000313001317097960) on judging differences by
-# overlapping intervals.
+# **References.** The table's links; and [Schenker and Gentleman 2001](https://doi.org/10.1198/000313001317097960) on
+# judging differences by overlapping intervals.
 
 # %% tags=["nbval-check-output"]
 check.table()

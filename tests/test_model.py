@@ -332,7 +332,7 @@ def test_a_pass_that_stops_and_goes_on_is_one_pass(model, read):
 
 
 def test_positions_by_rotation_say_only_how_far_apart_tokens_stand():
-    """Rotary scores of a query and a key are the same wherever both are moved to; a real turn, of no vector's length."""
+    """Rotary scores of a query and a key are the same wherever both move; a turn that keeps every length."""
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     turn = lambda x, t: apply_rope(x, *rotary_angles(torch.tensor([[[t]]]), 8, 100.0))  # noqa: E731
     scores = [(turn(q, t + 3) * turn(k, t)).sum() for t in (0, 5, 40)]

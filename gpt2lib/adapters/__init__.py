@@ -6,8 +6,8 @@
     merge(model)                    # fold it into the weights: a plain model again
     load(model, "my-adapter")       # on the same base, in place of an adapter that is attached
 
-A new method is one file (a specification and its layer), one import below, which registers it in METHODS, and a record in
-`tasks.method`, by which notebooks, studies and the report know it.
+A new method is one file (a specification and its layer), one import below, which registers it in METHODS, and a record
+in `tasks.method`, by which notebooks, studies and the report know it.
 """
 
 from gpt2lib.adapters.alpha_lora import AlphaLoRA

@@ -13,7 +13,7 @@ def decoding(
     """All prompts at once with a cache, against transformers' generate and the course starter's loop (one prompt at a
     time, everything computed again for every token); and whether transformers' greedy text is the same.
 
-    The starter's loop writes the first `of_starter` prompts alone: it takes them one by one, so its speed is that of all.
+    The starter's loop writes the first `of_starter` prompts alone: it takes them singly, so its speed is that of all.
     """
     from transformers import AutoModelForCausalLM
 

@@ -39,9 +39,9 @@ def optimizer(work: Work) -> list[dict]:
 
 
 def memory(work: Work) -> list[dict]:
-    """Peak memory of a step of LoRA on the longest texts that the model takes, above what a process holds that has imported
-    both libraries, in MB: ours against peft's, and with gradient checkpointing against without. The loading of the weights is
-    left out of the peak, and so is memory that was freed and that the allocator would keep for itself."""
+    """Peak memory of a step of LoRA on the longest texts that the model takes, above what a process holds that has
+    imported both libraries, in MB: ours against peft's, and with gradient checkpointing against without. The loading of
+    the weights is left out of the peak, and so is memory that was freed and that the allocator keeps."""
     longest = min(LONGEST, work.config.n_positions)
     long = replace(work, lengths=(longest,) * work.batch_size, steps=1, weights=str(work.folder))
     sides = ("ours", "peft", "checkpointed")

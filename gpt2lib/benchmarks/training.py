@@ -17,17 +17,17 @@ from gpt2lib.common.machine import matmul_peak, wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
 from gpt2lib.model.base import load_model
+from gpt2lib.tasks.method import Full, Trainable
 from gpt2lib.training import Trainer, TrainingSettings, fit
 from gpt2lib.training.evaluate import autocast
 from gpt2lib.training.objectives import Classifier, LinearHead
 from gpt2lib.training.optimizer import AdamW
 
 
-def our_run(work: Work, method: Spec | str, classifier: type[Classifier] = Classifier) -> Trainer:
+def our_run(work: Work, method: Trainable, classifier: type[Classifier] = Classifier) -> Trainer:
     """The loop of `fit`, of which a measurement makes a few steps."""
     body = load_model(work.folder)
-    if isinstance(method, Spec):
-        attach(body, method)
+    method.apply(body)
     model = classifier(body, LinearHead(work.config.n_embd, CLASSES)).to(work.device)
     settings = TrainingSettings(
         epochs=10_000, batch_size=work.batch_size, lr=1e-4, precision=work.precision, seed=work.seed
@@ -43,7 +43,7 @@ def training(work: Work) -> list[dict]:
     """LoRA on query, key and value, and full fine-tuning: examples a second."""
     lora, examples = LoRA(rank=RANK, targets=("q", "k", "v")), work.batch_size * work.steps
     rows = []
-    for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", "full", None, "transformers")):
+    for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", Full(), None, "transformers")):
         seconds = in_turns(
             {"ours": steps_of(our_run(work, ours), work.steps), peer: their_steps(work, theirs)}, work.rounds
         )
@@ -54,8 +54,8 @@ def training(work: Work) -> list[dict]:
 def dev_curves(
     work: Work, train: list[Encoded], dev: list[Encoded], epochs: int, lr: float, seeds: tuple[int, ...] = (0,)
 ) -> pd.DataFrame:
-    """LoRA from the same weights, on the same labelled examples, at the same learning rates: dev accuracy after each epoch
-    and the seconds of training until then, of both sides (columns side, seed, epoch, seconds, accuracy)."""
+    """LoRA from the same weights, on the same labelled examples, at the same learning rates: dev accuracy after each
+    epoch and the seconds of training until then, of both sides (columns side, seed, epoch, seconds, accuracy)."""
     return pd.concat(
         [_dev_curves(replace(work, seed=seed), train, dev, epochs, lr) for seed in seeds], ignore_index=True
     )
@@ -196,8 +196,8 @@ def utilisation(work: Work) -> dict[str, float]:
     peak = matmul_peak(work.device, torch.bfloat16 if work.precision == "bf16" else torch.float32)
     matrices = work.config.n_layer * work.config.block_parameters
     found = {"peak": peak}
-    # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): floating-point operations a token
-    for name, method, passes in (("full", "full", 6), ("LoRA", LoRA(rank=RANK), 4)):
+    # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): operations a token
+    for name, method, passes in (("full", Full(), 6), ("LoRA", LoRA(rank=RANK), 4)):
         run = our_run(work, method)
         steps_of(run, work.steps)()
         before, began = run.progress.tokens, time.perf_counter()

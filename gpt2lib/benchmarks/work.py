@@ -25,8 +25,8 @@ RANK, CLASSES = 8, 5
 class Work:
     """What both sides do: a model's shape, texts by their lengths alone (the tokens are random), and how to train.
 
-    lengths: of the texts in tokens, as a task has them. steps: updates in one round of a training measurement. weights: a
-    folder in the transformers layout; without it random weights are made.
+    lengths: of the texts in tokens, as a task has them. steps: updates in one round of a training measurement. weights:
+    a folder in the transformers layout; without it random weights are made.
     """
 
     config: Config

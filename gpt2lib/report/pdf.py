@@ -54,8 +54,8 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
 
 
 def _write_names(path: Path, runs: pd.DataFrame) -> None:
-    """What the report calls tasks and methods, of each task whether its metric is better the lower it is, and the settings
-    that it mentions."""
+    """What the report calls tasks and methods, of each task whether its metric is better the lower it is, and the
+    settings that it mentions."""
     tasks = {name: {"title": task.title, "metric": task.metric, "falls": task.sign < 0} for name, task in TASKS.items()}
     methods = {name: figures.title(name) for name in [*METHODS, *runs["name"].dropna().unique()]}
     settings = {"alpha_batch": AlphaLoRA().batch_alpha, "alpha_share": AlphaLoRA().share, "simulation": SIMULATION}

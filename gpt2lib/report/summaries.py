@@ -12,8 +12,8 @@ FLOORS = ("majority class", "bag of words")
 
 
 def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds and dev
-    examples (`statistics.interval`).
+    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds
+    and dev examples (`statistics.interval`).
 
     The floors of each task stand as methods of their own: "majority class", "bag of words", "before training".
     """
@@ -62,14 +62,15 @@ def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
 
 
 def alpha_gain(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """alpha-LoRA's dev accuracy minus LoRA's over the pairs of runs with the same examples, and its 95 % interval: one row."""
+    """alpha-LoRA's dev accuracy minus LoRA's over pairs of runs with the same examples, and its 95 % interval: one
+    row."""
     pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
     gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
     return pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}])
 
 
 def worth(runs: pd.DataFrame) -> pd.DataFrame:
-    """What pretraining is worth: one row for each task, method and base model, by the learning rate that was best on dev."""
+    """What pretraining is worth: a row for each task, method and base model, by the rate that was best on dev."""
     best = runs.loc[runs.groupby(["task", "method", "base_model"])["accuracy"].idxmax()]
     columns = ["task", "method", "base_model", "base_params", "lr", "epochs", "accuracy"]
     columns += ["bag_of_words_accuracy", "majority_accuracy"]
@@ -77,11 +78,11 @@ def worth(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
-    """Dev accuracy by task, base and method, from those that know nothing of the language to those that know much: columns
-    task, method ("" for a floor), base (its title), value, low, high.
+    """Dev accuracy by task, base and method, from those that know nothing of the language to those that know much:
+    columns task, method ("" for a floor), base (its title), value, low, high.
 
-    studies: (runs, examples) each; of a base's runs of one task and method at several learning rates, the best on dev count.
-    Where two studies have the same, the later one's stands.
+    studies: (runs, examples) each; of a base's runs of one task and method at several learning rates, the best on dev
+    count. Where two studies have the same, the later one's stands.
     """
     parts = []
     for runs, examples in studies:
@@ -117,9 +118,11 @@ def block_ranges(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
 
 
 def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:
-    """What was reached at each learning rate that was tried where it was chosen: columns task, name, lr, value, an accuracy.
+    """What was reached at each learning rate that was tried where it was chosen: columns task, name, lr, value, an
+    accuracy.
 
-    Trials are runs of their own, and say what their rate was chosen by; in older tables they stand among the first seed's runs.
+    Trials are runs of their own, and say what their rate was chosen by; in older tables they stand among the first
+    seed's runs.
     """
     trials = runs[runs["part"] == "trials"]
     if trials.empty:

@@ -35,8 +35,8 @@ class Estimate:
 def estimate(run: Run) -> Estimate | None:
     """None for a notebook that trains nothing by these parameters, or a task whose data are not there.
 
-    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained; the
-    blocks below the first that is trained run once for each text. Early stopping may end a run sooner.
+    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained;
+    the blocks below the first that is trained run once for each text. Early stopping may end a run sooner.
     """
     given = default_values(run.notebook) | run.parameters
     if not {"task", "method", "base_model", "epochs"} <= set(given):
@@ -85,7 +85,8 @@ def in_body(method: str, config: Config) -> int:
 
 @cache
 def in_head(own_output_layer: bool, task: str, config: Config) -> int:
-    """How many parameters the task's head trains on a model of this shape, with a copy of the output layer or without."""
+    """How many parameters the task's head trains on a model of this shape, with a copy of the output layer or
+    without."""
     with torch.device("meta"):
         body = base.random_model(replace(config, n_layer=1)).requires_grad_(False)
         model = TASKS[task].head(body, _tokenizer(), own_output_layer)

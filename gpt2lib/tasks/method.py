@@ -1,4 +1,4 @@
-"""The methods, one record each: what parameters, tables and figures call them, and the specification that they are made by.
+"""The methods, one record each: what parameters, tables and figures call them, and their specifications.
 
 A new one is a file in `adapters`, a record below, and a notebook.
 """

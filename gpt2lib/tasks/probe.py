@@ -32,10 +32,11 @@ QUESTIONS: dict[str, tuple[Callable[[Example], str], tuple[str, ...]]] = {
 
 @torch.no_grad()
 def bits_per_byte(body: Decoder, tokenizer, texts: Sequence[str], window: int = 512, batch_size: int = 8) -> float:
-    """How many bits the model needs for a byte of the texts' UTF-8, which models of different tokenizers can be compared by.
+    """How many bits the model needs for a byte of the texts' UTF-8, which models of different tokenizers can be
+    compared by.
 
-    Every text is read after an end-of-text token; of a longer one each token is predicted once, from the half window before
-    it or more.
+    Every text is read after an end-of-text token; of a longer one each token is predicted once, from the half window
+    before it or more.
     """
     bits, size = 0.0, sum(len(text.encode()) for text in texts)
     if not size:
@@ -66,7 +67,8 @@ def cloze(body: Decoder, tokenizer, examples: Sequence[Example], task: str, max_
     """How likely each class's word is after the task's question, untrained: log-probabilities [examples, classes], less
     those after the same question about nothing, so that a word that is common everywhere does not win by that.
 
-    Raises ValueError for a task without a question here, or words that a tokenizer does not tell apart by their first piece.
+    Raises ValueError for a task without a question here, or words that a tokenizer does not tell apart by their first
+    piece.
     """
     if task not in QUESTIONS:
         raise ValueError(f"no question is asked for {task!r}; possible: {', '.join(QUESTIONS)}")
@@ -84,8 +86,8 @@ def cloze(body: Decoder, tokenizer, examples: Sequence[Example], task: str, max_
 
 @torch.no_grad()
 def block_features(body: Decoder, ids: Sequence[list[int]], blocks: Sequence[int]) -> np.ndarray:
-    """What stands in the residual path after the given numbers of blocks (0: the embedding), of each text its last token and
-    the mean over all: [len(blocks), texts, 2 n_embd]."""
+    """What stands in the residual path after the given numbers of blocks (0: the embedding), of each text its last
+    token and the mean over all: [len(blocks), texts, 2 n_embd]."""
     features = np.empty((len(blocks), len(ids), 2 * body.config.n_embd), dtype=np.float32)
     for indices, batch in _batches(body, ids):
         rows = torch.arange(len(indices), device=batch.lengths.device)

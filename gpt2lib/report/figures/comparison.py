@@ -1,4 +1,4 @@
-"""Figures that compare methods: results beside their differences from LoRA, what they cost, and sonnets by their scores."""
+"""Figures that compare methods: results beside their differences from LoRA, costs, and sonnets by their scores."""
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,8 @@ LEVEL = 0.05  # of significance, after Holm's correction
 
 
 def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Figure:
-    """Dev accuracy (or perplexity) of every method with its 95 % interval, the best on top, variants of a method together;
-    beside it the paired difference from LoRA where there are comparisons. A block a task; floors are vertical lines.
+    """Dev accuracy (or perplexity) of every method with its 95 % interval, the best on top, variants of a method
+    together; beside it the paired difference from LoRA where there is one. A block a task; floors are vertical lines.
 
     table: of `report.summarise`. comparisons: of `statistics.comparisons`; a mark is filled where the difference is
     significant after Holm's correction.
@@ -49,7 +49,8 @@ def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Fig
 
 
 def _best_first(rows: pd.DataFrame) -> list[str]:
-    """The methods of one task, the best first; variants of one method stand together, by rank if ranks tell them apart."""
+    """The methods of one task, the best first; variants of one method stand together, by rank if ranks tell them
+    apart."""
     trained = rows[rows["seconds"].notna()]
     score = trained["value"] * (1 if rows["metric"].iloc[0] == "perplexity" else -1)  # the lower the better
     family = pd.Series([family_of(name) for name in trained.index], trained.index)

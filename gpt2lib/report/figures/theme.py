@@ -54,7 +54,7 @@ PLACES = {name: i for i, name in enumerate([*TASKS, *METHODS])}  # the order of 
 def panels(
     lines: int = 1, columns: int = 1, width: float = WIDTH, height: float = 2.4, layout: str = "constrained", **more
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its panels [lines, columns], which lay themselves out; "compressed" suits panels of a fixed shape."""
+    """A figure and its panels [lines, columns], which lay themselves out; "compressed" is for fixed shapes."""
     return plt.subplots(lines, columns, figsize=(width, height), layout=layout, squeeze=False, **more)
 
 
@@ -72,7 +72,8 @@ def done(figure: Figure, legend: bool = False) -> Figure:
 
 
 def family_of(name: str) -> str:
-    """The method of a run's name, without the setting that may follow it: "lora r=4" is a "lora"; others are their own."""
+    """The method of a run's name, without the setting that may follow it: "lora r=4" is a "lora"; others are their
+    own."""
     first = name.split(" ")[0]
     return first if first in METHODS else name
 
@@ -105,12 +106,12 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def ordered(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The rows with tasks and methods in the order that they have in every figure and table; unknown ones (floors) last."""
+    """The rows with tasks and methods in the order of every figure and table; unknown ones (floors) last."""
     return table.sort_values(list(columns), key=lambda column: column.map(_place), kind="stable", ignore_index=True)
 
 
 def spread(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """The values moved apart as little as need be, so that labels a gap high do not hide each other, between low and high."""
+    """The values moved apart as little as need be, so that labels a gap high are all seen, between low and high."""
     order = np.argsort(values, kind="stable")
     steps = gap * np.arange(len(order))
     free = np.asarray(values, dtype=float)[order] - steps  # to be made non-decreasing: pool neighbours that are not
