@@ -112,6 +112,7 @@ figures.curves(
 # first token, some find a word that matters: in block 17, heads 3 to 5 look from the second *capital of* back to what followed the first.
 # Section 4 gives them a name.
 
+
 # %%
 def heads(block=17):
     return figures.head_grid(seen.patterns[min(block, len(seen.patterns) - 1), 0].numpy(), tokens)
@@ -352,8 +353,9 @@ if base_model == "smollm2-135m":
 # ## 5. Yes or no, before and after an adapter
 #
 # A small task: is a made-up sentence on a film praise? The model reads the sentence and a question, and the next token should be *yes* or
-# *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA sits on the upper blocks only; those below run once
-# for each sentence and are kept.
+# *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA (a small trained update $B A$ beside a frozen matrix,
+# the subject of notebook 11) sits on the upper blocks only; those below run once for each sentence and are kept.
+
 
 # %%
 def encoded(part, number):
