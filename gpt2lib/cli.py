@@ -48,8 +48,8 @@ def study(
     """Do the runs of a study that are missing, and collect all results.
 
     FILE is a TOML file such as notebooks/studies/demo.toml. A run that was interrupted goes on from its last
-    checkpoint; a failed one does not stop the others and is named at the end. Collecting combines: rows of runs that were
-    done elsewhere stay.
+    checkpoint; a failed one does not stop the others and is named at the end. Collecting combines: rows of runs that
+    were done elsewhere stay.
     """
     from gpt2lib.study.engines import Processes, Ray
     from gpt2lib.study.runner import Study
@@ -125,7 +125,7 @@ def score(predictions, labels, write):
     """Score a study's test predictions against a table of true labels.
 
     PREDICTIONS is a file such as report/results/mini-test.parquet; LABELS is the course's test table with its label
-    column filled. The accuracies are printed; with --write they are kept in STUDY-scores.csv beside the predictions, too.
+    column filled. The accuracies are printed; with --write they are kept in STUDY-scores.csv beside the predictions.
     """
     from gpt2lib.tasks.scoring import score
 
@@ -133,7 +133,7 @@ def score(predictions, labels, write):
 
 
 def main() -> None:
-    """Entry point: what is wrong with the input is one line on stderr and exit code 2; a fault of ours is exit code 1."""
+    """What is wrong with the input is one line on stderr and exit code 2; a fault of ours is exit code 1."""
     # ended politely by a scheduler, or by a shell that made us ignore Ctrl-C: stop the notebooks that are running, too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     state = {"debug": False}

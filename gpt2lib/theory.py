@@ -1,12 +1,12 @@
-"""Why rescaling frozen weights helps: alpha-LoRA's theory for a linear classifier (arXiv 2510.21345), and its simulation.
+"""Why rescaling frozen weights helps: alpha-LoRA's theory for a linear classifier (arXiv 2510.21345), simulated.
 
 The setting. Target data x = y mu + z with labels y = +-1, noise z ~ N(0, I_p) and n samples. A source vector w_s is
 frozen; the fine-tuned classifier is w_alpha = alpha w_s + w, where w minimises
     (1/n) sum_i (y_i - (alpha w_s + w)^T x_i)^2 + gamma |w|^2,
-and it answers sign(w_alpha^T x). As p and n grow with eta = p / n fixed, its test accuracy depends on five numbers alone:
+and it answers sign(w_alpha^T x). As p and n grow with eta = p / n fixed, its test accuracy depends on five numbers:
     m2 = |mu|^2     c = <w_s, mu>     w2 = |w_s|^2     eta = p / n     gamma
-All functions take numbers or arrays that broadcast. They hold for large p and n (hundreds: within a hundredth) and for a
-source that does not depend on the target's samples.
+All functions take numbers or arrays that broadcast. They hold for large p and n (hundreds: within a hundredth) and for
+a source that does not depend on the target's samples.
 """
 
 import math
@@ -21,8 +21,8 @@ from gpt2lib.common.checks import check_count
 def accuracy(alpha, m2, c, w2, eta, gamma) -> np.ndarray:
     """The asymptotic test accuracy Phi(m / sqrt(E2 - m^2)) of w_alpha, broadcast over the arguments.
 
-    m(alpha) and E2(alpha) are the first two moments of the decision y w_alpha^T x (the paper's theorem 1). alpha may be any
-    number; for the others see `best_alpha`.
+    m(alpha) and E2(alpha) are the first two moments of the decision y w_alpha^T x (the paper's theorem 1). alpha may be
+    any number; for the others see `best_alpha`.
     """
     alpha, m2, c, w2, eta, gamma = _checked(m2, c, w2, eta, gamma, alpha=alpha)
     k, lam, h = _resolvent(m2, eta, gamma)
@@ -49,8 +49,8 @@ def ridge_source(m2, beta, eta, gamma) -> tuple[np.ndarray, np.ndarray]:
     """c and w2 of a source that is a ridge classifier itself, in the limit of large p: two arrays.
 
     It was trained on N = p / eta samples of mean mu_s with ridge gamma, where |mu_s|^2 = m2 and the target's mean is
-    mu = beta mu_s + sqrt(1 - beta^2) mu_orth, |mu| = |mu_s|. By the target's formulas at alpha = 0 its mean decision on its own
-    data is m2 / lam, and its squared norm is the second moment less the mean squared.
+    mu = beta mu_s + sqrt(1 - beta^2) mu_orth, |mu| = |mu_s|. By the target's formulas at alpha = 0 its mean decision on
+    its own data is m2 / lam, and its squared norm is the second moment less the mean squared.
     Raises ValueError unless -1 <= beta <= 1, m2 > 0, eta > 0, gamma > 0.
     """
     m2, beta, eta, gamma = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in (m2, beta, eta, gamma)))
@@ -105,8 +105,8 @@ def compare(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]:
     """Theory beside simulation, for `figures.accuracy_over_alpha`: lines, points with standard errors, and best alphas.
 
-    settings: name -> (beta, eta, gamma) of a target whose source is a ridge classifier. alphas, simulated: where the lines
-    and the points are.
+    settings: name -> (beta, eta, gamma) of a target whose source is a ridge classifier. alphas, simulated: where the
+    lines and the points are.
     """
     lines, points, best = [], [], {}
     for name, (beta, eta, gamma) in settings.items():
@@ -122,7 +122,7 @@ def compare(
 
 
 def _simulated(task, alpha, eta: float, gamma: float, p: int, draws: int, seed: int) -> np.ndarray:
-    """Accuracy for every alpha in every draw: [draws, alphas]. task: draws a mean and a source, [p] each, from a generator."""
+    """Accuracy for every alpha in every draw: [draws, alphas]. task: draws mean and source, [p] each."""
     n = _samples(p, eta)
     draws = _count("draws", draws)
     rng = np.random.default_rng(seed)

@@ -15,17 +15,18 @@
 # %% [markdown]
 # # Build it: your own GPT-2
 #
-# **The question.** Notebook 01 took GPT-2 apart. Can you put it together again, from empty functions to a model that loads real
-# weights and writes?
+# **The question.** Notebook 01 took GPT-2 apart. Can you put it together again, from empty functions to a model that
+# loads real weights and writes?
 #
 # After this notebook you have written, and checked against the library, every part of a GPT-2:
 # - LayerNorm, GELU, causal attention with a cache, the block, the model, its loss,
 # - a byte-pair tokenizer that learns its merges,
 # - a training loop, sampling, generation with a cache, and the loading of a checkpoint.
 #
-# **How it goes.** Each exercise is one empty function under a line that begins with `@exercise`. Write its body and run the cell: it
-# says *right*, or what is amiss. Below it stand a hint and, folded, a solution. Without yours, the notebook goes on
-# with the solution, so that you may skip. What you wrote is used by all that follows: at the end, the model is *yours*.
+# **How it goes.** Each exercise is one empty function under a line that begins with `@exercise`. Write its body and run
+# the cell: it says *right*, or what is amiss. Below it stand a hint and, folded, a solution. Without yours, the
+# notebook goes on with the solution, so that you may skip. What you wrote is used by all that follows: at the end, the
+# model is *yours*.
 #
 # Needs notebook 01. It runs in half a minute on one core; writing it takes an afternoon.
 
@@ -67,8 +68,8 @@ _ = torch.manual_seed(seed)
 #
 # ### GELU
 #
-# The non-linearity of the feed-forward layer lets large numbers pass, stops very negative ones, and is smooth in between. GPT-2
-# was trained with this form of it:
+# The non-linearity of the feed-forward layer lets large numbers pass, stops very negative ones, and is smooth in
+# between. GPT-2 was trained with this form of it:
 #
 # $$\mathrm{gelu}(x) = \tfrac12 x \left(1 + \tanh\!\big(\sqrt{2/\pi}\,(x + 0.044715\,x^3)\big)\right)$$
 #
@@ -104,14 +105,15 @@ def gelu(x):
 # %% [markdown]
 # ### LayerNorm
 #
-# It brings each token's vector to mean 0 and variance 1, *over its own numbers*, then scales and shifts them by two learned
-# vectors $g$ and $b$. What the other tokens of the batch are plays no part.
+# It brings each token's vector to mean 0 and variance 1, *over its own numbers*, then scales and shifts them by two
+# learned vectors $g$ and $b$. What the other tokens of the batch are plays no part.
 #
 # $$\mathrm{ln}(x) = g \odot \frac{x - \bar x}{\sqrt{\tfrac1d \sum_i (x_i - \bar x)^2 + \epsilon}} + b, \qquad x \in \mathbb{R}^d$$
 #
 # <details><summary>Hint</summary>
 #
-# `x.mean(-1, keepdim=True)` keeps the shape that broadcasting needs. `x.var` divides by $d - 1$ unless it is told `correction=0`.
+# `x.mean(-1, keepdim=True)` keeps the shape that broadcasting needs. `x.var` divides by $d - 1$ unless it is told
+# `correction=0`.
 #
 # </details>
 
@@ -175,8 +177,8 @@ check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
 #
 # $$Y = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt d} + M\right) V, \qquad M_{tu} = \begin{cases} 0 & u \text{ is not later than } t \\ -\infty & \text{else.} \end{cases}$$
 #
-# One twist prepares the cache of section 10: there may be **more keys than queries**. The queries then belong to the *last*
-# tokens; for 5 tokens of which 2 are new, token 3 sees the first four and token 4 all five:
+# One twist prepares the cache of section 10: there may be **more keys than queries**. The queries then belong to the
+# *last* tokens; for 5 tokens of which 2 are new, token 3 sees the first four and token 4 all five:
 #
 # ```
 #            key 0  1  2  3  4
@@ -186,7 +188,8 @@ check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
 #
 # <details><summary>Hint</summary>
 #
-# `torch.ones(new, all, dtype=torch.bool).triu(k)` is True on and above the k-th diagonal. Which k marks the later tokens when
+# `torch.ones(new, all, dtype=torch.bool).triu(k)` is True on and above the k-th diagonal. Which k marks the later
+# tokens when
 # `new == all`, and which when two of five are new? Then `scores.masked_fill(later, -torch.inf)`.
 #
 # </details>
@@ -258,14 +261,14 @@ check.close("the last two tokens see the same alone as in the crowd", two_new, s
 # %% [markdown]
 # ## 3. Heads
 #
-# A head attends in a slice of the width. With the heads as a dimension of their own, your `attend` serves all of them at once: it
-# treats whatever stands left of the last two dimensions alike. So a tensor `[batch, seq, n_embd]` becomes
+# A head attends in a slice of the width. With the heads as a dimension of their own, your `attend` serves all of them
+# at once: it treats whatever stands left of the last two dimensions alike. So a tensor `[batch, seq, n_embd]` becomes
 # `[batch, n_head, seq, head_dim]`, head 0 with the first `head_dim` numbers of every token, and comes back.
 #
 # <details><summary>Hint</summary>
 #
-# First split the last dimension (`x.unflatten(-1, (n_head, -1))`), then exchange two dimensions. A plain `view` to the final
-# shape has the right shape and the wrong numbers.
+# First split the last dimension (`x.unflatten(-1, (n_head, -1))`), then exchange two dimensions. A plain `view` to the
+# final shape has the right shape and the wrong numbers.
 #
 # </details>
 
@@ -295,9 +298,10 @@ def split_heads(x, n_head):
 # %% [markdown]
 # ### The attention layer, with a cache
 #
-# Four linear layers $q, k, v, o$ around `attend`. When a text grows token by token, the keys and values of the earlier tokens stay
-# what they were, since no token sees a later one. The layer therefore returns them beside its output, and takes them back
-# at the next call: **`past`** is the pair of keys and values of all earlier tokens, or None at the beginning.
+# Four linear layers $q, k, v, o$ around `attend`. When a text grows token by token, the keys and values of the earlier
+# tokens stay what they were, since no token sees a later one. The layer therefore returns them beside its output, and
+# takes them back at the next call: **`past`** is the pair of keys and values of all earlier tokens, or None at the
+# beginning.
 #
 # The constructor is given: its names are those of the library's layer, whose weights the check copies into yours.
 #
@@ -458,8 +462,9 @@ check.close("your feed-forward layer is the library's", *build.same_weights(MLP(
 # %% [markdown]
 # ## 5. The model
 #
-# Token embedding plus position embedding, the blocks, a last norm; the logits are the products with the token embedding once more
-# (*tied* output layer). The `past` of the model is the list of its blocks' pasts. The new tokens' **positions go on** where the past ends.
+# Token embedding plus position embedding, the blocks, a last norm; the logits are the products with the token embedding
+# once more (*tied* output layer). The `past` of the model is the list of its blocks' pasts. The new tokens' **positions
+# go on** where the past ends.
 #
 # <details><summary>Hint</summary>
 #
@@ -531,15 +536,17 @@ class GPT(Stack):
 # %% [markdown]
 # ## 6. The loss
 #
-# The logits at position $t$ are the model's opinion on token $t + 1$. The loss is the mean, over all tokens that have a predecessor,
-# of minus the logarithm of the probability that the model gave them:
+# The logits at position $t$ are the model's opinion on token $t + 1$. The loss is the mean, over all tokens that have a
+# predecessor, of minus the logarithm of the probability that the model gave them:
 #
 # $$\ell = -\frac{1}{B (S-1)} \sum_{b,\,t < S} \log \mathrm{softmax}(z_{b,t})_{\,x_{b,t+1}}$$
 #
 # <details><summary>Hint</summary>
 #
-# $\log \mathrm{softmax}(z)_i = z_i - \log \sum_j e^{z_j}$: `logits.logsumexp(-1)` computes the second part without overflow.
-# `logits.gather(-1, ids[..., None])` picks one logit for each token. Which slices of `logits` and of `ids` belong together?
+# $\log \mathrm{softmax}(z)_i = z_i - \log \sum_j e^{z_j}$: `logits.logsumexp(-1)` computes the second part without
+# overflow.
+# `logits.gather(-1, ids[..., None])` picks one logit for each token. Which slices of `logits` and of `ids` belong
+# together?
 #
 # </details>
 
@@ -578,7 +585,8 @@ def language_loss(logits, ids):
 
 
 # %% [markdown]
-# **Predict, then run.** A fresh GPT-2 of 100 tokens, its weights drawn as GPT-2's were (normal, 0.02): what is its loss on random tokens?
+# **Predict, then run.** A fresh GPT-2 of 100 tokens, its weights drawn as GPT-2's were (normal, 0.02): what is its loss
+# on random tokens?
 
 # %%
 fresh = predict("The loss of an untrained model with a vocabulary of 100 tokens, in nats?")(None)
@@ -600,15 +608,17 @@ check("an untrained model's loss is log V within 0.1", abs(untrained - math.log(
 # %% [markdown]
 # ## 7. A tokenizer that learns
 #
-# Byte-pair encoding begins with single letters, and merges the **most frequent pair of neighbours** into a new symbol, again and again.
-# Frequent words end up as one symbol; rare ones stay in pieces. Merges never cross the border of a word.
+# Byte-pair encoding begins with single letters, and merges the **most frequent pair of neighbours** into a new symbol,
+# again and again. Frequent words end up as one symbol; rare ones stay in pieces. Merges never cross the border of a
+# word.
 #
 # First one merge. From left to right, every occurrence of the pair becomes one symbol: with `("l", "o")`,
 # `["l", "o", "l", "o", "w"]` becomes `["lo", "lo", "w"]`.
 #
 # <details><summary>Hint</summary>
 #
-# Walk with an index: at a match append the joined symbol and go on by two, otherwise by one. `a a a` with the pair `(a, a)` is
+# Walk with an index: at a match append the joined symbol and go on by two, otherwise by one. `a a a` with the pair
+# `(a, a)` is
 # `aa a`: symbols that were merged are used up.
 #
 # </details>
@@ -659,13 +669,14 @@ def merge(symbols, pair):
 # %% [markdown]
 # ### Learning the merges
 #
-# From a dictionary of words and how often each occurs: count every pair of neighbours (a word that occurs ten times counts ten
-# times), merge the most frequent pair everywhere, and repeat. The answer is the list of pairs in their order. The check's words have
-# no ties; break those of other texts as you like.
+# From a dictionary of words and how often each occurs: count every pair of neighbours (a word that occurs ten times
+# counts ten times), merge the most frequent pair everywhere, and repeat. The answer is the list of pairs in their
+# order. The check's words have no ties; break those of other texts as you like.
 #
 # <details><summary>Hint</summary>
 #
-# Keep `pieces = {word: list(word)}`. A `Counter` over `pairwise(symbols)`, and `counts.most_common(1)`. Stop early when no pair is left.
+# Keep `pieces = {word: list(word)}`. A `Counter` over `pairwise(symbols)`, and `counts.most_common(1)`. Stop early when
+# no pair is left.
 #
 # </details>
 
@@ -727,12 +738,13 @@ def learn(words, number):
 # %% [markdown]
 # ### Encoding
 #
-# A new word is split into letters, and merged by the learned pairs: always the pair that was learned **earliest** among those
-# present, until none is. The check compares yours with the tokenizer of the checkpoint, merges and all.
+# A new word is split into letters, and merged by the learned pairs: always the pair that was learned **earliest** among
+# those present, until none is. The check compares yours with the tokenizer of the checkpoint, merges and all.
 #
 # <details><summary>Hint</summary>
 #
-# `ranks = {pair: its place}`. While there is a pair of neighbours in `ranks`, take the one of lowest rank and `merge` it.
+# `ranks = {pair: its place}`. While there is a pair of neighbours in `ranks`, take the one of lowest rank and `merge`
+# it.
 #
 # </details>
 
@@ -767,7 +779,8 @@ def encode(word, ranks):
 
 
 # %% [markdown]
-# With more merges the same text needs fewer tokens, and the vocabulary grows by one for each. The first merges buy most.
+# With more merges the same text needs fewer tokens, and the vocabulary grows by one for each. The first merges buy
+# most.
 
 # %%
 pairs = learn(dict(counted), merges)
@@ -799,19 +812,19 @@ widgets.tokenizer_box(tokenizer, "The plot is unbelievably dull, but the hero is
 # %% [markdown]
 # ## 8. Thirty lines that train
 #
-# Your tokenizer makes rows of token numbers out of the verses; your model and your loss learn from them. What is missing is the
-# loop. For each batch $s = 0, 1, \dots, S - 1$:
+# Your tokenizer makes rows of token numbers out of the verses; your model and your loss learn from them. What is
+# missing is the loop. For each batch $s = 0, 1, \dots, S - 1$:
 #
-# 1. set the learning rate: up linearly over the first tenth of the steps, $w = \max(1, \mathrm{round}(S / 10))$, then down
-#    linearly, $\mathrm{lr} \cdot \min\!\big(\tfrac{s + 1}{w}, \tfrac{S - s}{S - w + 1}\big)$;
+# 1. set the learning rate: up linearly over the first tenth of the steps, $w = \max(1, \mathrm{round}(S / 10))$, then
+#    down linearly, $\mathrm{lr} \cdot \min\!\big(\tfrac{s + 1}{w}, \tfrac{S - s}{S - w + 1}\big)$;
 # 2. compute the loss, and its gradients;
 # 3. if the norm of all gradients together is above 1, scale them down to 1 (`nn.utils.clip_grad_norm_`);
 # 4. let the optimiser step (`AdamW(model.parameters(), lr=lr)`, the library's), and **clear the gradients**.
 #
 # <details><summary>Hint</summary>
 #
-# The rate of a running optimiser is set by `for group in optimizer.param_groups: group["lr"] = ...`. Collect `loss.item()`, a
-# plain number: the tensor would keep its whole graph alive.
+# The rate of a running optimiser is set by `for group in optimizer.param_groups: group["lr"] = ...`. Collect
+# `loss.item()`, a plain number: the tensor would keep its whole graph alive.
 #
 # </details>
 
@@ -875,7 +888,8 @@ def train(model, batches, lr):
 
 
 # %% [markdown]
-# Now on your tokens. The vocabulary is every letter of the text, and every merged symbol; the rows are the verses laid end to end.
+# Now on your tokens. The vocabulary is every letter of the text, and every merged symbol; the rows are the verses laid
+# end to end.
 
 # %%
 known = {pair: place for place, pair in enumerate(pairs)}
@@ -915,14 +929,15 @@ check("training takes the loss below half of what the frequencies alone reach", 
 # %% [markdown]
 # ## 9. Sampling
 #
-# The greedy choice is dull, and the full distribution has a long tail of nonsense. Two numbers lie between. **Temperature** divides the
-# logits: below 1 it sharpens. **Top-p** keeps the likeliest tokens until their probabilities reach $p$, *including the one that
-# crosses it*, drops the others, and lets the rest sum to 1 again.
+# The greedy choice is dull, and the full distribution has a long tail of nonsense. Two numbers lie between.
+# **Temperature** divides the
+# logits: below 1 it sharpens. **Top-p** keeps the likeliest tokens until their probabilities reach $p$, *including the
+# one that crosses it*, drops the others, and lets the rest sum to 1 again.
 #
 # <details><summary>Hint</summary>
 #
-# Sort descending; a token stays if the sum of the probabilities **before** it is below $p$. `torch.zeros_like(p).scatter(-1, order, kept)`
-# brings sorted numbers back into their places.
+# Sort descending; a token stays if the sum of the probabilities **before** it is below $p$.
+# `torch.zeros_like(p).scatter(-1, order, kept)` brings sorted numbers back into their places.
 #
 # </details>
 
@@ -980,7 +995,8 @@ def nucleus(logits, temperature, top_p):
 
 
 # %% [markdown]
-# The reference here is not a formula: the check drew 100,000 tokens with the library's sampler and counted. In JupyterLab, move the
+# The reference here is not a formula: the check drew 100,000 tokens with the library's sampler and counted. In
+# JupyterLab, move the
 # sliders: what the checkpoint thinks comes next, and what is left of it.
 
 # %%
@@ -1000,8 +1016,8 @@ widgets.explore(bars, temperature=(0.1, 2.0, 0.1), top_p=(0.05, 1.0, 0.05))
 # %% [markdown]
 # ## 10. Writing with a cache
 #
-# Generation is a loop: run the model, choose the next token from the last position's logits, append it. With the `past` of your layers
-# every step runs **one new token** only.
+# Generation is a loop: run the model, choose the next token from the last position's logits, append it. With the `past`
+# of your layers every step runs **one new token** only.
 
 # %%
 work = predict(
@@ -1021,8 +1037,8 @@ work.was(
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# The first call gets all given tokens and no past; each further call the token that was chosen last, `[batch, 1]`, and the
-# past that came back. `choose` takes logits `[batch, vocab_size]` and gives token numbers `[batch]`.
+# The first call gets all given tokens and no past; each further call the token that was chosen last, `[batch, 1]`, and
+# the past that came back. `choose` takes logits `[batch, vocab_size]` and gives token numbers `[batch]`.
 #
 # </details>
 
@@ -1114,8 +1130,9 @@ print("".join(vocabulary[i] for i in written[0]))
 # %% [markdown]
 # ## 11. Real weights
 #
-# A checkpoint is a dictionary from names to tensors. Ours is in the layout of OpenAI's and transformers' files, with two habits
-# of their own: query, key and value lie side by side in one matrix `c_attn`, and **every matrix is stored transposed**, `[d_in, d_out]`.
+# A checkpoint is a dictionary from names to tensors. Ours is in the layout of OpenAI's and transformers' files, with
+# two habits of their own: query, key and value lie side by side in one matrix `c_attn`, and **every matrix is stored
+# transposed**, `[d_in, d_out]`.
 #
 # | in the file, under `transformer.` | in your model |
 # |---|---|
@@ -1128,9 +1145,9 @@ print("".join(vocabulary[i] for i in written[0]))
 #
 # <details><summary>Hint</summary>
 #
-# One loop over the file's items. `name.removeprefix("transformer.").replace("h.", "blocks.", 1)` and two or three further `replace`
-# settle the names. A weight with `c_` in its name is to be transposed; `tensor.chunk(3, dim=0)` splits after that, and
-# splits the biases as well. Norms and embeddings are **not** transposed.
+# One loop over the file's items. `name.removeprefix("transformer.").replace("h.", "blocks.", 1)` and two or three
+# further `replace` settle the names. A weight with `c_` in its name is to be transposed; `tensor.chunk(3, dim=0)`
+# splits after that, and splits the biases as well. Norms and embeddings are **not** transposed.
 #
 # </details>
 
@@ -1184,7 +1201,8 @@ def weights_from(file):
 
 
 # %% [markdown]
-# **Your GPT-2.** Every line that runs below is yours, but for PyTorch's: the model, the weights' names, the tokens, the cache, the sampler.
+# **Your GPT-2.** Every line that runs below is yours, but for PyTorch's: the model, the weights' names, the tokens, the
+# cache, the sampler.
 
 # %%
 mine = GPT(real_model.config)
@@ -1209,9 +1227,9 @@ check("greedy, your model writes what the library's writes", same)
 # %% [markdown]
 # ## What you saw, and what it does not show
 #
-# A GPT-2 is fifteen short functions. What the library adds is not another idea but care: padding on both sides, checkpoints that
-# resume to the bit, a cache that is allocated once, errors that say what to do. What makes a language model *know* something is in none
-# of the functions; it is in the weights, and notebook 03 trains some.
+# A GPT-2 is fifteen short functions. What the library adds is not another idea but care: padding on both sides,
+# checkpoints that resume to the bit, a cache that is allocated once, errors that say what to do. What makes a language
+# model *know* something is in none of the functions; it is in the weights, and notebook 03 trains some.
 #
 # | paper | equation or section | yours | the library's | where it deviates |
 # |---|---|---|---|---|

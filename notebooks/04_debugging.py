@@ -15,8 +15,8 @@
 # %% [markdown]
 # # Debugging: five ways in which a model learns nothing, or too much
 #
-# **The question.** A broken model seldom stops with an error. It trains, slowly, to something disappointing. How does one
-# find out that it is broken, and where?
+# **The question.** A broken model seldom stops with an error. It trains, slowly, to something disappointing. How does
+# one find out that it is broken, and where?
 #
 # After this notebook you can
 # - say what the first loss must be, before anything is trained,
@@ -24,8 +24,9 @@
 # - read a sweep of learning rates, and a table of gradients,
 # - prove that no token sees its own future.
 #
-# **How it goes.** Five cells below are **broken**, each as real code has been. The cell after it shows the symptom. Mend the broken
-# cell, run it, and run the symptom again: it should be gone. Needs notebook 02. It runs in half a minute on one core.
+# **How it goes.** Five cells below are **broken**, each as real code has been. The cell after it shows the symptom.
+# Mend the broken cell, run it, and run the symptom again: it should be gone. Needs notebook 02. It runs in half a
+# minute on one core.
 
 # %% tags=["parameters"]
 vocab_size: int = 50  # tokens of the made-up language
@@ -52,8 +53,9 @@ _ = torch.manual_seed(seed)
 # %% [markdown]
 # ## The patients
 #
-# Small GPT-2s, and a made-up language in which token $x$ is followed by $3x + 1$ (modulo the vocabulary's size), but for one
-# token in ten, which is random. A model that works learns it in seconds. No loss can fall below the language's own entropy:
+# Small GPT-2s, and a made-up language in which token $x$ is followed by $3x + 1$ (modulo the vocabulary's size), but
+# for one token in ten, which is random. A model that works learns it in seconds. No loss can fall below the language's
+# own entropy:
 
 # %% tags=["cases"]
 config = GPT2Config(n_layer=2, n_head=2, n_embd=n_embd, vocab_size=vocab_size, n_positions=32)
@@ -82,9 +84,10 @@ check("it comes within 0.3 of the language's entropy", abs(losses[-1] - entropy)
 # %% [markdown]
 # ## 1. The first loss is log V
 #
-# **The instrument.** Before training, a model knows nothing: it should give every token about the same chance, $1/V$, and so lose
-# $\log V$. A first loss far *above* means that it begins with strong opinions, all of them wrong, and the first hundreds of steps go into
-# unlearning them. One *below* means that it sees the answers.
+# **The instrument.** Before training, a model knows nothing: it should give every token about the same chance, $1/V$,
+# and so lose
+# $\log V$. A first loss far *above* means that it begins with strong opinions, all of them wrong, and the first
+# hundreds of steps go into unlearning them. One *below* means that it sees the answers.
 
 # %%
 first = predict(
@@ -145,7 +148,9 @@ figures.curves(range(1, len(losses) + 1), {"patient 1": losses} | floors, "step"
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# GPT-2 drew its matrices with a standard deviation of 0.02 ([Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), section 2.3).
+# GPT-2 drew its matrices with a standard deviation of 0.02 ([Radford et al.
+# 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), section
+# 2.3).
 #
 # </details>
 
@@ -171,8 +176,10 @@ def initialise(model):
 # %% [markdown]
 # ## 2. Overfit one batch
 #
-# **The instrument.** Give the model one batch, again and again. It has only to learn it by heart, and anything with enough parameters
-# can: the loss must go to about **0**. If it does not, do not tune anything: something is broken between the logits and the weights.
+# **The instrument.** Give the model one batch, again and again. It has only to learn it by heart, and anything with
+# enough parameters
+# can: the loss must go to about **0**. If it does not, do not tune anything: something is broken between the logits and
+# the weights.
 
 # %%
 stuck = predict("The loss below applies a softmax too many. What does it reach on one batch, in nats? log V is 3.9.")(
@@ -246,9 +253,9 @@ check("mended, the model learns one batch by heart", losses[-1] < 0.1, losses[-1
 # %% [markdown]
 # ## 3. Sweep the learning rate
 #
-# **The instrument.** Train for a moment at rates a factor of three apart. The result must be a **valley**: too small a rate has not
-# arrived, too large a one blows up. A best rate at the edge of the sweep says: look further. No valley at all says that the rate is
-# not what you think it is.
+# **The instrument.** Train for a moment at rates a factor of three apart. The result must be a **valley**: too small a
+# rate has not arrived, too large a one blows up. A best rate at the edge of the sweep says: look further. No valley at
+# all says that the rate is not what you think it is.
 
 
 # %% tags=["cases"]
@@ -308,7 +315,8 @@ figures.rate_sweep(rates, {"patient 3": flat})
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# An optimiser copies its defaults into each of its **param_groups** when it is made, and reads only those afterwards. There may be several.
+# An optimiser copies its defaults into each of its **param_groups** when it is made, and reads only those afterwards.
+# There may be several.
 #
 # </details>
 
@@ -351,8 +359,9 @@ check("its best rate is not at an edge", 0 < valley.index(min(valley)) < len(rat
 # %% [markdown]
 # ## 4. A gradient that is zero
 #
-# **The instrument.** After one backward pass, print the norm of every parameter's gradient. An exact **zero** is never chance: the path
-# from this parameter to the loss is cut (`detach`, `no_grad`, `item`), or something on it multiplies by zero.
+# **The instrument.** After one backward pass, print the norm of every parameter's gradient. An exact **zero** is never
+# chance: the path from this parameter to the loss is cut (`detach`, `no_grad`, `item`), or something on it multiplies
+# by zero.
 #
 # In a fresh GPT-2 exactly one kind of parameter has next to none, and rightly so. Which?
 
@@ -363,8 +372,8 @@ norms = diagnose.gradient_norms(model, library_loss(model, ids))
 figures.gradient_norms({name: norm for name, norm in norms.items() if "blocks.1" not in name})
 
 # %% [markdown]
-# A bias on the keys adds the same number to all scores of a row, $q_t \cdot b$, and a softmax does not see what is added to all. GPT-2's
-# key biases do nothing; the models that came later left them out.
+# A bias on the keys adds the same number to all scores of a row, $q_t \cdot b$, and a softmax does not see what is
+# added to all. GPT-2's key biases do nothing; the models that came later left them out.
 
 # %%
 largest = max(norm for name, norm in norms.items() if name.endswith("attn.k.bias"))
@@ -373,8 +382,8 @@ check("that of every weight is not", min(norm for name, norm in norms.items() if
 
 
 # %% [markdown]
-# **The patient** is a LoRA layer, $y = W x + B A x$: $W$ is frozen, $A$ and $B$ are trained, and at the beginning the update is zero, so
-# that the model starts where it was.
+# **The patient** is a LoRA layer, $y = W x + B A x$: $W$ is frozen, $A$ and $B$ are trained, and at the beginning the
+# update is zero, so that the model starts where it was.
 
 
 # %% tags=["cases"]
@@ -440,7 +449,8 @@ print({name: round(norm, 3) for name, norm in diagnose.gradient_norms(layer, lay
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# $\partial \ell / \partial A = B^\top g\, x^\top$ and $\partial \ell / \partial B = g\, (A x)^\top$. The update must start at zero, but
+# $\partial \ell / \partial A = B^\top g\, x^\top$ and $\partial \ell / \partial B = g\, (A x)^\top$. The update must
+# start at zero, but
 # **one** of the two must not.
 #
 # </details>
@@ -487,8 +497,10 @@ check(
 # %% [markdown]
 # ## 5. A mask that leaks
 #
-# **The instrument.** Change the input at one position: no output *before* it may move, not by a bit. And a second one, without looking
-# inside: train on **random** tokens, new ones each step. Nothing can be learned there, so the loss of an honest model stays at $\log V$.
+# **The instrument.** Change the input at one position: no output *before* it may move, not by a bit. And a second one,
+# without looking
+# inside: train on **random** tokens, new ones each step. Nothing can be learned there, so the loss of an honest model
+# stays at $\log V$.
 
 
 # %% tags=["cases"]
@@ -607,14 +619,16 @@ check("mended, no output moves when a later token does", max(moved) == 0, moved)
 # | gradient norms | one backward pass | frozen, detached, multiplied by zero |
 # | change one token; random tokens | seconds | a look into the future |
 #
-# Use them **in this order**, before any long run, and again whenever the code changes: each costs less than the doubt. They find what is
-# broken, not what is merely not good: a model that passes all five can still be too small, or badly fed.
+# Use them **in this order**, before any long run, and again whenever the code changes: each costs less than the doubt.
+# They find what is broken, not what is merely not good: a model that passes all five can still be too small, or badly
+# fed.
 #
 # **References.** Karpathy 2019, [A recipe for training neural networks](https://karpathy.github.io/2019/04/25/recipe/);
-# [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (section 2.3,
-# initialisation); [Hu et al. 2021](https://arxiv.org/abs/2106.09685) (LoRA, section 4.1); [Smith 2017](https://arxiv.org/abs/1506.01186)
-# (the sweep of rates). In the library: `model/decoder.py` (`reset_parameters`), `adapters/lora.py`, `model/attention.py`
-# (`causal_mask`), and `course/diagnose.py` for the instruments.
+# [Radford et al.
+# 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (section
+# 2.3, initialisation); [Hu et al. 2021](https://arxiv.org/abs/2106.09685) (LoRA, section 4.1); [Smith
+# 2017](https://arxiv.org/abs/1506.01186) (the sweep of rates). In the library: `model/decoder.py` (`reset_parameters`),
+# `adapters/lora.py`, `model/attention.py` (`causal_mask`), and `course/diagnose.py` for the instruments.
 
 # %% tags=["nbval-check-output"]
 check.table()

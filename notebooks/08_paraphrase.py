@@ -163,13 +163,13 @@ write_run(
 # ## What we saw, and what it does not show
 #
 # A cloze needs no new parameters: the output layer that a language model has anyway gives the answer. Whether two
-# questions "ask the same" is what Quora's users and editors decided; some labels are wrong, and a dev set of 2,000 pairs
-# leaves 1.9 points open to either side of one accuracy.
+# questions "ask the same" is what Quora's users and editors decided; some labels are wrong, and a dev set of 2,000
+# pairs leaves 1.9 points open to either side of one accuracy.
 #
 # Comparing two questions is hard for a small model in a few steps, and the bag of words is handed the comparison as a
 # feature. Where it stays ahead, that is a result, too: see the floors first.
 #
-# **Try it.** Set `method = "lora"` and `lr = 3e-3`. ExpLoRA adapts only keys and values here (`targets = ["k", "v"]`). Does it cost accuracy on your data?
-# What does `method = "last-linear"` train, and why is it so little?
+# **Try it.** Set `method = "lora"` and `lr = 3e-3`. ExpLoRA adapts only keys and values here (`targets = ["k", "v"]`).
+# Does it cost accuracy on your data? What does `method = "last-linear"` train, and why is it so little?
 #
 # **References.** Radford et al. 2019 (GPT-2); Quora 2017 (question pairs); Penfold, Bruvik and Srinivasan (ExpLoRA).

@@ -205,7 +205,8 @@ write_run(out, data, model, encoder, progress, how, metrics, predictions, name, 
 # compares methods on one base model, not two base models. Twelve dev sonnets are few. No number here says whether a
 # sonnet is good.
 #
-# **Try it.** Set `temperature = 0`: what happens to the lines? Compare `method = "full"` with `"lora"` after more epochs:
-# which one begins to copy lines?
+# **Try it.** Set `temperature = 0`: what happens to the lines? Compare `method = "full"` with `"lora"` after more
+# epochs: which one begins to copy lines?
 #
-# **References.** Popović 2015 (chrF); Papineni et al. 2002 (BLEU); Holtzman et al. 2020 (nucleus sampling); Shakespeare 1609.
+# **References.** Popović 2015 (chrF); Papineni et al. 2002 (BLEU); Holtzman et al. 2020 (nucleus sampling);
+# Shakespeare 1609.

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # Inside views: what a model does on the way to its answer
 #
-# **The question.** A number goes in, a number comes out, and thirty blocks lie between. What happens there, what does an adapter
-# change of it, and what of all this can be *tested* rather than only looked at?
+# **The question.** A number goes in, a number comes out, and thirty blocks lie between. What happens there, what does
+# an adapter change of it, and what of all this can be *tested* rather than only looked at?
 #
 # After this notebook you can
 # - read the attention pattern of every head, and know why most of it lies on the first token,
@@ -24,8 +24,8 @@
 # - find induction heads with a test, and show that the model needs them by taking them away,
 # - see in which blocks an adapter turns an answer, and how large its update has to be.
 #
-# The base is SmolLM2-135M, which really is pretrained; `gpt2-mini` stands beside it as one that has read too little. Needs
-# notebook 02. It runs in two minutes on one core.
+# The base is SmolLM2-135M, which really is pretrained; `gpt2-mini` stands beside it as one that has read too little.
+# Needs notebook 02. It runs in two minutes on one core.
 
 # %% tags=["parameters"]
 base_model: str = "smollm2-135m"  # looked into; any base
@@ -59,8 +59,8 @@ _ = torch.manual_seed(seed)
 # %% [markdown]
 # ## 1. Two things to keep
 #
-# While a model reads, we keep two things of every block: its **attention patterns**, and the **residual stream**, the sum that every
-# block reads from and adds to. Nothing is changed for it: the run is the same run.
+# While a model reads, we keep two things of every block: its **attention patterns**, and the **residual stream**, the
+# sum that every block reads from and adds to. Nothing is changed for it: the run is the same run.
 
 # %%
 model, tokenizer = load_base(base_model)
@@ -108,9 +108,9 @@ figures.curves(
 
 
 # %% [markdown]
-# Every head of a block, one by one. In JupyterLab, move through the blocks: early ones look at neighbours, many in the middle rest on the
-# first token, some find a word that matters: in block 17, heads 3 to 5 look from the second *capital of* back to what followed the first.
-# Section 4 gives them a name.
+# Every head of a block, one by one. In JupyterLab, move through the blocks: early ones look at neighbours, many in the
+# middle rest on the first token, some find a word that matters: in block 17, heads 3 to 5 look from the second *capital
+# of* back to what followed the first. Section 4 gives them a name.
 
 
 # %%
@@ -135,14 +135,15 @@ if base_model == "smollm2-135m":
 # %% [markdown]
 # ## 3. The logit lens
 #
-# Each block adds to the residual stream, and the output layer reads its last state. What would it read *earlier*? Take the stream
-# after block $l$, normalise it as the last one is, and multiply by the output layer:
+# Each block adds to the residual stream, and the output layer reads its last state. What would it read *earlier*? Take
+# the stream after block $l$, normalise it as the last one is, and multiply by the output layer:
 #
 # $$\log p_l = \log \mathrm{softmax}\big(W_{\text{out}}\, \mathrm{ln_f}(x_l)\big), \qquad x_l \in \mathbb{R}^d,\; W_{\text{out}} \in \mathbb{R}^{V \times d}$$
 #
 # <details><summary>Hint</summary>
 #
-# Two methods of the model do it: `model.ln_f` and `model.logits`. Both treat whatever stands left of the last dimension alike.
+# Two methods of the model do it: `model.ln_f` and `model.logits`. Both treat whatever stands left of the last dimension
+# alike.
 #
 # </details>
 
@@ -181,8 +182,9 @@ tops = [tokenizer.convert_ids_to_tokens(row) for row in best]
 figures.lens_table(tops, chances.exp().numpy(), tokens, shown)
 
 # %% [markdown]
-# At the bottom most tokens predict *themselves*: the output layer is the embedding, turned round. Then comes a long stretch in which punctuation
-# leads everywhere, and only near the top the next word appears. A finer measure is the **rank** of the right answer among all tokens.
+# At the bottom most tokens predict *themselves*: the output layer is the embedding, turned round. Then comes a long
+# stretch in which punctuation leads everywhere, and only near the top the next word appears. A finer measure is the
+# **rank** of the right answer among all tokens.
 
 # %%
 right = tokenizer(answer, add_special_tokens=False)["input_ids"][0]
@@ -207,14 +209,15 @@ if base_model == "smollm2-135m":
     check("half-way it is not among the first ten", int(ranks[len(ranks) // 2]) > 10, ranks[len(ranks) // 2])
 
 # %% [markdown]
-# What this does **not** show: that the model "does not know" the answer before. The lens reads each state with the *last* block's glasses;
-# what stands there in another form, it cannot see. Lenses that are trained for each block see it earlier (Belrose et al. 2023).
+# What this does **not** show: that the model "does not know" the answer before. The lens reads each state with the
+# *last* block's glasses; what stands there in another form, it cannot see. Lenses that are trained for each block see
+# it earlier (Belrose et al. 2023).
 #
 # ## 4. Induction heads
 #
-# Write random tokens, and then **the same ones again**. No knowledge of language helps, and yet the second half can be told: find the
-# earlier copy of the token at hand, and say what came after it. Heads that do this, *induction heads*, look from position $t$ of the second
-# half at position $t - L + 1$: the token **after** the earlier copy.
+# Write random tokens, and then **the same ones again**. No knowledge of language helps, and yet the second half can be
+# told: find the earlier copy of the token at hand, and say what came after it. Heads that do this, *induction heads*,
+# look from position $t$ of the second half at position $t - L + 1$: the token **after** the earlier copy.
 #
 # ```
 # position:    0 1 2 3 4 | 5 6 7 8 9        L = 5
@@ -262,7 +265,8 @@ if small_model == "gpt2-mini":
 #
 # <details><summary>Hint</summary>
 #
-# Take the rows of the second half: `patterns[..., L:, :]`, of shape `[..., L, 2 L]`. Row $i$ of them is position $L + i$ and looks at
+# Take the rows of the second half: `patterns[..., L:, :]`, of shape `[..., L, 2 L]`. Row $i$ of them is position
+# $L + i$ and looks at
 # $i + 1$: that is the first diagonal above the main one, `diagonal(1, -2, -1)`.
 #
 # </details>
@@ -314,13 +318,14 @@ figures.head_scores(
 )
 
 # %% [markdown]
-# The heads of the upper panel come first, and must: to find "the token after an earlier *a*", every token has to carry a note of which token
-# stood before it. Heads that look one back write that note, and induction heads, later, read it (Olsson et al. 2022).
+# The heads of the upper panel come first, and must: to find "the token after an earlier *a*", every token has to carry
+# a note of which token stood before it. Heads that look one back write that note, and induction heads, later, read it
+# (Olsson et al. 2022).
 #
 # ### A picture is no proof: take them away
 #
-# Silence the strongest induction heads, and, as a comparison, equally many other heads **of the same blocks**. If the strong ones
-# matter, the second half becomes expensive; the comparison says how much *any* loss of heads would cost.
+# Silence the strongest induction heads, and, as a comparison, equally many other heads **of the same blocks**. If the
+# strong ones matter, the second half becomes expensive; the comparison says how much *any* loss of heads would cost.
 
 # %%
 taken = [divmod(int(i), model.config.n_head) for i in scores.flatten().topk(10).indices]
@@ -352,9 +357,10 @@ if base_model == "smollm2-135m":
 # %% [markdown]
 # ## 5. Yes or no, before and after an adapter
 #
-# A small task: is a made-up sentence on a film praise? The model reads the sentence and a question, and the next token should be *yes* or
-# *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA (a small trained update $B A$ beside a frozen matrix,
-# the subject of notebook 11) sits on the upper blocks only; those below run once for each sentence and are kept.
+# A small task: is a made-up sentence on a film praise? The model reads the sentence and a question, and the next token
+# should be *yes* or *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA (a small trained
+# update $B A$ beside a frozen matrix, the subject of notebook 11) sits on the upper blocks only; those below run once for
+# each sentence and are kept.
 
 
 # %%
@@ -432,13 +438,15 @@ check(
 # %% [markdown]
 # ## 6. How much rank does the update need?
 #
-# LoRA's update $B A$ has rank 8 here. The nearest matrix of rank $r$ is its first $r$ singular triples (Eckart and Young 1936):
+# LoRA's update $B A$ has rank 8 here. The nearest matrix of rank $r$ is its first $r$ singular triples (Eckart and
+# Young 1936):
 #
 # $$\Delta = \sum_i \sigma_i\, u_i v_i^\top, \qquad \Delta_r = \sum_{i \le r} \sigma_i\, u_i v_i^\top, \qquad \lVert \Delta - \Delta_r \rVert_F^2 = \sum_{i > r} \sigma_i^2$$
 #
 # <details><summary>Hint</summary>
 #
-# `u, s, v = torch.linalg.svd(delta, full_matrices=False)` gives $v$ with its rows as the right singular vectors: `(u * s) @ v` is `delta`.
+# `u, s, v = torch.linalg.svd(delta, full_matrices=False)` gives $v$ with its rows as the right singular vectors:
+# `(u * s) @ v` is `delta`.
 #
 # </details>
 
@@ -510,9 +518,9 @@ check("with rank 0 the model is the base again", accuracy[0] == start, (accuracy
 # %% [markdown]
 # ## What you saw, and what it does not show
 #
-# Patterns and lenses are **pictures**: they suggest. Silencing heads is an **intervention**: it tests. Only the second kind supports "the model
-# uses this for that", and even then for these inputs only; other heads can take over what a silenced one did. The adapter's story is one
-# task, made up, and one seed.
+# Patterns and lenses are **pictures**: they suggest. Silencing heads is an **intervention**: it tests. Only the second
+# kind supports "the model uses this for that", and even then for these inputs only; other heads can take over what a
+# silenced one did. The adapter's story is one task, made up, and one seed.
 #
 # | paper | section | here | where it deviates |
 # |---|---|---|---|
@@ -522,8 +530,9 @@ check("with rank 0 the model is the base again", accuracy[0] == start, (accuracy
 # | [Xiao et al. 2024](https://arxiv.org/abs/2309.17453) | section 3, attention sinks | `look_inside` | observed, not used |
 # | [Hu et al. 2021](https://arxiv.org/abs/2106.09685) | section 7: rank of the update | `updates_of_rank` | cut after training |
 #
-# **Try it.** Give the model the sentence "When Mary and John went to the store, John gave a drink to" and `answer = " Mary"`. Which heads look
-# from the last token at *Mary*? Silence them ([Wang et al. 2023](https://arxiv.org/abs/2211.00593) did so in GPT-2).
+# **Try it.** Give the model the sentence "When Mary and John went to the store, John gave a drink to" and
+# `answer = " Mary"`. Which heads look from the last token at *Mary*? Silence them ([Wang et al.
+# 2023](https://arxiv.org/abs/2211.00593) did so in GPT-2).
 
 # %% tags=["nbval-check-output"]
 check.table()

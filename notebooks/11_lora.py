@@ -67,7 +67,8 @@ _ = torch.manual_seed(seed)
 # $$y = W x + b + \frac{\alpha}{r} B A x, \qquad A \in \mathbb{R}^{r \times d_{\text{in}}},\; B \in \mathbb{R}^{d_{\text{out}} \times r}$$
 #
 # $W$ and $b$ are frozen. $A$ is random and $B$ starts at **zero**, so the first output is the base model's. Trained are
-# $r\,(d_{\text{in}} + d_{\text{out}})$ numbers instead of $d_{\text{in}}\, d_{\text{out}}$. With the rank-stabilised scale
+# $r\,(d_{\text{in}} + d_{\text{out}})$ numbers instead of $d_{\text{in}}\, d_{\text{out}}$. With the rank-stabilised
+# scale
 # $\alpha / \sqrt r$ the size of the update does not shrink as $r$ grows (Kalajdzievski 2023).
 
 # %% tags=["cases"]
@@ -94,7 +95,8 @@ def library_merged(W, A, B, scale):
 #
 # <details><summary>Hint</summary>
 #
-# A batch of row vectors is multiplied from the right: `x @ W.T` is $W x$ for each row. First down to $r$ numbers, then up to $d_{\text{out}}$.
+# A batch of row vectors is multiplied from the right: `x @ W.T` is $W x$ for each row. First down to $r$ numbers, then
+# up to $d_{\text{out}}$.
 #
 # </details>
 
@@ -189,7 +191,8 @@ lessons.check_properties(spec, base_model, check)
 # %% [markdown]
 # ## Ranks at one alpha: a comparison that is not fair
 #
-# Several ranks with the same $\alpha$ and the same learning rate, and full fine-tuning beside them. Look at the column `scale`.
+# Several ranks with the same $\alpha$ and the same learning rate, and full fine-tuning beside them. Look at the column
+# `scale`.
 
 # %%
 data = load_task(task, source or None, quiet=True).sample(examples)
@@ -201,13 +204,14 @@ table.insert(1, "scale", [alpha / rank for rank in ranks] + [float("nan")])
 table
 
 # %% [markdown]
-# The rank is not the only thing that changes: with one $\alpha$ the scale $\alpha / r$ shrinks as the rank grows, and so does the
-# step that one learning rate makes. Whatever falls or rises with the rank in this table may be the scale, or the rate.
+# The rank is not the only thing that changes: with one $\alpha$ the scale $\alpha / r$ shrinks as the rank grows, and
+# so does the step that one learning rate makes. Whatever falls or rises with the rank in this table may be the scale,
+# or the rate.
 #
 # ## Rank x scale x rate
 #
-# So every rank at each of the same scales ($\alpha = s\, r$), and each of these at its own best rate. That is what a statement about
-# ranks needs, and it costs the product of three lists.
+# So every rank at each of the same scales ($\alpha = s\, r$), and each of these at its own best rate. That is what a
+# statement about ranks needs, and it costs the product of three lists.
 
 # %%
 gain = predict(
@@ -245,8 +249,9 @@ gain.was(
 )
 
 # %% [markdown]
-# The best of several rates was chosen on the dev set that it is reported on: good enough to be fair among the ranks, which all had
-# the same choice, and too good as an accuracy. A best rate at the edge of the list says that the list is too short.
+# The best of several rates was chosen on the dev set that it is reported on: good enough to be fair among the ranks,
+# which all had the same choice, and too good as an accuracy. A best rate at the edge of the list says that the list is
+# too short.
 
 # %%
 chances = best.groupby(["rank", "scale"]).size()
@@ -256,13 +261,15 @@ check("every rank had the same choice of rates", set(grid.groupby("rank").size()
 # %% [markdown]
 # ## Why low rank could be enough, and what the update looks like
 #
-# LoRA's argument is **intrinsic dimension**. [Li et al. 2018](https://arxiv.org/abs/1804.08838) trained networks in a random subspace and
-# asked how many dimensions it needs; [Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255) found that a pretrained language model needs a few
-# hundred to reach nine tenths of its fine-tuned score, and larger models fewer. LoRA takes from it the hypothesis that each matrix's
-# *update* has a low rank, too. That is a hypothesis: the subspace of the first two is one of all weights together and random.
+# LoRA's argument is **intrinsic dimension**. [Li et al. 2018](https://arxiv.org/abs/1804.08838) trained networks in a
+# random subspace and asked how many dimensions it needs; [Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255)
+# found that a pretrained language model needs a few hundred to reach nine tenths of its fine-tuned score, and larger
+# models fewer. LoRA takes from it the hypothesis that each matrix's
+# *update* has a low rank, too. That is a hypothesis: the subspace of the first two is one of all weights together and
+# random.
 #
-# Here are the singular values of $\Delta W$ of the last block's query layer. LoRA's stop at its rank, because it is built so; full
-# fine-tuning has no such wall. How much of its squared norm do the first few hold?
+# Here are the singular values of $\Delta W$ of the last block's query layer. LoRA's stop at its rank, because it is
+# built so; full fine-tuning has no such wall. How much of its squared norm do the first few hold?
 
 # %%
 base, _ = load_base(base_model)
@@ -291,11 +298,13 @@ for rank in ranks:
 #
 # transformers keeps query, key and value in one matrix, `c_attn`. LoRA of rank $r$ on two of the three is one LoRA of
 # rank $2r$ on it: the $A$ stacked, the $B$ block-diagonal, $\alpha$ doubled. `to_peft` writes that folder, and
-# `from_peft` reads it, or any that peft saved. Write the middle part for a query and a value, with nothing for the key between them.
+# `from_peft` reads it, or any that peft saved. Write the middle part for a query and a value, with nothing for the key
+# between them.
 #
 # <details><summary>Hint</summary>
 #
-# `torch.cat` for $A$. For $B$ begin with zeros of `[3 d, 2 r]`: the rows are those of $q$, $k$, $v$, the columns those of the stacked $A$.
+# `torch.cat` for $A$. For $B$ begin with zeros of `[3 d, 2 r]`: the rows are those of $q$, $k$, $v$, the columns those
+# of the stacked $A$.
 #
 # </details>
 
@@ -374,12 +383,14 @@ if has_peft:
 # %% [markdown]
 # ## Two on paper
 #
-# How many parameters does `LoRA(rank=8, targets=("q", "v"))` train in `gpt2` (12 blocks of width 768)? And of two adapters,
+# How many parameters does `LoRA(rank=8, targets=("q", "v"))` train in `gpt2` (12 blocks of width 768)? And of two
+# adapters,
 # $B_1 A_1$ and $B_2 A_2$, both of rank 2: what is the largest rank of their sum?
 #
 # <details><summary>Hint</summary>
 #
-# $r\,(d_{\text{in}} + d_{\text{out}})$ for each of the two targets in each block. For the sum: stack the $A$, and put the $B$ side by side.
+# $r\,(d_{\text{in}} + d_{\text{out}})$ for each of the two targets in each block. For the sum: stack the $A$, and put
+# the $B$ side by side.
 #
 # </details>
 
@@ -403,10 +414,10 @@ rank_of_sum = rank_of_sum.solution(
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# Attaching costs nothing, merging leaves nothing behind, and the trained parameters are a small share of all. A comparison of
-# ranks is one at equal scale with tuned rates; at one $\alpha$ and one rate it is a comparison of learning rates in disguise. Whether
-# a low rank is *enough* depends on the base: the more it knows already, the less has to move. One seed on one task of made-up
-# sentences is no ranking.
+# Attaching costs nothing, merging leaves nothing behind, and the trained parameters are a small share of all. A
+# comparison of ranks is one at equal scale with tuned rates; at one $\alpha$ and one rate it is a comparison of
+# learning rates in disguise. Whether a low rank is *enough* depends on the base: the more it knows already, the less
+# has to move. One seed on one task of made-up sentences is no ranking.
 #
 # | paper, section | equation | file and class here | where we deviate |
 # |---|---|---|---|
@@ -417,7 +428,8 @@ rank_of_sum = rank_of_sum.solution(
 #
 # **References.** [Li, Farkhoor, Liu and Yosinski 2018](https://arxiv.org/abs/1804.08838) (intrinsic dimension);
 # [Aghajanyan, Zettlemoyer and Gupta 2020](https://arxiv.org/abs/2012.13255) (of language models);
-# [Hu et al. 2021](https://arxiv.org/abs/2106.09685) (LoRA); [Kalajdzievski 2023](https://arxiv.org/abs/2312.03732) (rank-stabilised).
+# [Hu et al. 2021](https://arxiv.org/abs/2106.09685) (LoRA); [Kalajdzievski 2023](https://arxiv.org/abs/2312.03732)
+# (rank-stabilised).
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -16,6 +16,7 @@
 # # KronA: updates that are Kronecker products
 #
 # **The question.** LoRA buys few parameters with low rank. Can an update be small *and* of full rank?
+# About 3 minutes on two cores.
 #
 # After this notebook you can
 # - apply a Kronecker product without forming it, and say what that saves,
@@ -39,11 +40,13 @@ import torch
 
 from gpt2lib.adapters import KronA, KronAB, LoRA, of_size, trained_count
 from gpt2lib.adapters.krona import factor_shapes, kronecker_linear
-from gpt2lib.course import lessons, show
+from gpt2lib.course import Verdicts, exercise, lessons, predict
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
 from gpt2lib.training import TrainingSettings
+
+check = Verdicts()
 
 # %% [markdown]
 # ## The product that is never formed
@@ -52,26 +55,89 @@ from gpt2lib.training import TrainingSettings
 #
 # $A \otimes B$ is the matrix of blocks $A_{ij} B$. Read $x$ row by row as a matrix $X \in \mathbb{R}^{a_2 \times b_2}$;
 # then $(A \otimes B)\,x$ is $A X B^\top$, read row by row: two small products in place of one large one.
+#
+# **Exercise 1.** Write it, without ever forming $A \otimes B$.
+#
+# <details><summary>Hint</summary>
+#
+# `x.unflatten(-1, (a2, b2))` reads the last dimension row by row, and `flatten(-2)` undoes it; `@` works on the last
+# two dimensions and leaves all others alone.
+#
+# </details>
+
+
+# %% tags=["cases"]
+def kronecker_cases():
+    """x, A and B: a batch with square factors, one vector with none, and two batch dimensions."""
+    draws = torch.Generator().manual_seed(2)
+    for batch, a, b in (((3,), (4, 4), (4, 4)), ((), (2, 3), (5, 4)), ((2, 3), (3, 1), (2, 6))):
+        sizes = ((*batch, a[1] * b[1]), a, b)
+        yield [torch.randn(size, generator=draws, dtype=torch.float64) for size in sizes]
+
+
+def try_kronecker(function):
+    """The results, and how often `torch.kron` was called: the product is not to be formed."""
+    forms, kron = [], torch.kron
+    torch.kron = lambda *factors: forms.append(factors) or kron(*factors)
+    try:
+        return [function(*case) for case in kronecker_cases()] + [f"torch.kron was called {len(forms)} times"]
+    finally:
+        torch.kron = kron
+
+
+# %% tags=["exercise"]
+@exercise(
+    "1 kronecker",
+    like=kronecker_linear,
+    run=try_kronecker,
+    look="X is [a2, b2]: what stands on its left, what on its right",
+)
+def kronecker(x, A, B):
+    """x [..., a2 b2], A [a1, a2], B [b1, b2] -> (A kron B) x: [..., a1 b1]"""
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+@kronecker.mistake("the product is formed: right, and as dear as a full matrix")
+def kronecker(x, A, B):
+    return x @ torch.kron(A, B).T
+
+
+@kronecker.mistake("x is read column by column: that is (B kron A) x with its outputs in another order")
+def kronecker(x, A, B):
+    X = x.unflatten(-1, (B.shape[1], A.shape[1])).mT
+    return (A @ X @ B.T).flatten(-2)
+
+
+@kronecker.mistake("the result is read column by column")
+def kronecker(x, A, B):
+    return (A @ x.unflatten(-1, (A.shape[1], B.shape[1])) @ B.T).mT.flatten(-2)
+
+
+@kronecker.solution
+def kronecker(x, A, B):
+    X = x.unflatten(-1, (A.shape[1], B.shape[1]))  # [..., a2, b2]
+    return (A @ X @ B.T).flatten(-2)  # [..., a1, b1] -> [..., a1 b1]
+
 
 # %%
 A, B = torch.randn(24, 24, dtype=torch.float64), torch.randn(32, 32, dtype=torch.float64)
 x = torch.randn(256, 768, dtype=torch.float64)
 formed = x @ torch.kron(A, B).T
-unformed = kronecker_linear(x, A, B)  # [256, 768] -> [256, 24, 32] -> [256, 768]
+unformed = kronecker(x, A, B)  # [256, 768] -> [256, 24, 32] -> [256, 768]
 print("numbers in A and B:", A.numel() + B.numel(), "of", 768 * 768)
 print("multiplications for one x:", 24 * 32 * (32 + 24), "of", 768 * 768)
 
-# %% tags=["nbval-check-output"]
-show.check_close("A X B^T is the product with the Kronecker matrix", unformed, formed, 1e-9)
+# %%
+check.close("A X B^T is the product with the Kronecker matrix", unformed, formed, 1e-9)
 rank = int(torch.linalg.matrix_rank(torch.kron(A, B)))
-show.check("the rank of a Kronecker product is the product of the ranks: here full", rank == 768, rank)
+check("the rank of a Kronecker product is the product of the ranks: here full", rank == 768, rank)
 
 # %% [markdown]
 # ## Which shapes?
 #
 # $a_1 a_2 + b_1 b_2$ parameters, and $a_1 a_2 \cdot b_1 b_2 = d_{\text{out}} d_{\text{in}}$: so at least
-# $2 \sqrt{d_{\text{out}} d_{\text{in}}}$ of them, as many as LoRA of rank 1 on a square layer has. The default takes the divisors nearest the square
-# roots; `budget` asks for a number.
+# $2 \sqrt{d_{\text{out}} d_{\text{in}}}$ of them, as many as LoRA of rank 1 on a square layer has. The default takes
+# the divisors nearest the square roots; `budget` asks for a number.
 
 # %%
 for budget in (None, 1536, 3072, 12288):
@@ -82,22 +148,25 @@ for budget in (None, 1536, 3072, 12288):
 # ## Three places for it, and what must hold for each
 #
 # **KronA** stands beside a linear layer and merges into it: no cost after training. **KronA_B** stands beside the whole
-# feed-forward block, $\mathrm{FFN}(x) + s (A \otimes B) x$, and **KronA_B_res** adds $s_{\text{res}}\, x$ with one learned
-# number a block (0 at first here, so that nothing changes; the paper leaves its start open). Beside a nonlinear block
-# nothing can be merged, and `merge` says so.
+# feed-forward block, $\mathrm{FFN}(x) + s (A \otimes B) x$, and **KronA_B_res** adds $s_{\text{res}}\, x$ with one
+# learned number a block (0 at first here, so that nothing changes; the paper leaves its start open). Beside a nonlinear
+# block nothing can be merged, and `merge` says so.
 
-# %% tags=["nbval-check-output"]
+# %%
 for spec in (KronA(targets=tuple(targets)), KronAB(), KronAB(residual=True)):
-    print(f"--- {spec.method}{' with residual' if getattr(spec, 'residual', False) else ''}")
-    lessons.check_properties(spec, base_model)
+    properties = Verdicts()
+    lessons.check_properties(spec, base_model, properties)
+    name = spec.method + (" with residual" if getattr(spec, "residual", False) else "")
+    for claim in properties.claims:
+        check(f"{name}: {claim}", True)
 
-# %% tags=["nbval-check-output"]
+# %%
 config = load_base(base_model)[0].config
 a, b = factor_shapes(config.n_embd, config.n_embd)
 each = a[0] * a[1] + b[0] * b[1]
 counted = trained_count(KronA(targets=("q", "v")), config), trained_count(KronAB(residual=True), config)
 expected = 2 * config.n_layer * each, config.n_layer * (each + 1)
-show.check("a1 a2 + b1 b2 numbers are trained for each layer, one more for a residual", counted == expected, counted)
+check("a1 a2 + b1 b2 numbers are trained for each layer, one more for a residual", counted == expected, counted)
 
 # %% [markdown]
 # ## Against LoRA, at the same number of parameters
@@ -118,17 +187,20 @@ settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 models, table = lessons.comparison(methods, rates, data, base_model, settings)
 table
 
-# %% tags=["nbval-check-output"]
+# %%
 ratio = table["trained"] / table["trained"]["LoRA"]
-show.check(
-    "as many parameters each, as near as divisors come (a tenth)", bool(ratio.between(0.9, 1.1).all()), dict(ratio)
-)
+check("as many parameters each, as near as divisors come (a tenth)", bool(ratio.between(0.9, 1.1).all()), dict(ratio))
 
 # %% [markdown]
 # ## What the updates look like
 #
 # Equal parameters, different freedom: LoRA spends them on a few directions, KronA on all of them at once, but tied to
 # each other. The singular values of $A \otimes B$ are the products of theirs, so they fall slowly.
+
+# %%
+guess = predict(
+    f"LoRA of rank {methods['LoRA'].rank} has as many parameters. What is the rank of KronA's trained update?"
+)(None)
 
 # %%
 target = targets[0] if targets[0] in "qkvo" else "q"
@@ -138,45 +210,71 @@ deltas = {
 }
 figures.singular_values(deltas, methods["LoRA"].rank, shown=body.config.n_embd)
 
-# %% tags=["nbval-check-output"]
+# %%
 ranks = {name: int(torch.linalg.matrix_rank(torch.as_tensor(delta), rtol=1e-6)) for name, delta in deltas.items()}
-show.check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * ranks["LoRA"], ranks)
+guess.was(
+    ranks["KronA"],
+    f"The layer is of width {body.config.n_embd}, LoRA's update of rank {ranks['LoRA']}: the rank of the product is the product of its factors' ranks.",
+    digits=0,
+)
+check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * ranks["LoRA"], ranks)
 
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
 # The rank of an update is not its number of parameters, and a higher rank is no promise of a better result: read the
-# table above, not the spectrum, for that, and mind that it is one seed on one small task. The paper's gains over LoRA were
-# measured on T5 and GLUE.
+# table above, not the spectrum, for that, and mind that it is one seed on one small task. The paper's gains over LoRA
+# were measured on T5 and GLUE.
 #
-# **Exercise 1.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12 blocks?
+# **Exercise 2.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12
+# blocks?
 #
-# **Exercise 2.** Write $(A \otimes B)\,x$ for a single vector with `reshape` and two `@`, for the matrices of the first cell.
+# <details><summary>Hint</summary>
 #
+# a1 a2 + b1 b2, and one for the residual, in each block.
+#
+# </details>
+
+# %% tags=["exercise"]
+numbers = exercise("2 numbers", digest="7853501d4de9")(None)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+numbers.mistake("the residual's number is left out")(12 * (24 * 24 + 32 * 32))
+numbers.mistake("B is taken to have A's shape")(12 * (2 * 24 * 24 + 1))
+numbers = numbers.solution(12 * (24 * 24 + 32 * 32 + 1))
+
+# %% [markdown]
 # **Exercise 3.** For a layer of 3072 x 768, what is the least number of parameters that any shape of KronA can have?
+#
+# <details><summary>Hint</summary>
+#
+# $2 \sqrt{d_{\text{out}} d_{\text{in}}}$ is a bound. Is it reached by divisors?
+#
+# </details>
+
+# %% tags=["exercise"]
+least = exercise("3 least", digest="b66555eca4f8")(None)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+least.mistake("that is LoRA of rank 1: KronA can be smaller where a layer is not square")(3072 + 768)
+least.mistake("one factor is counted, and not both")(1536)
+least = least.solution(int(2 * (3072 * 768) ** 0.5))
+
+# %%
+a, b = factor_shapes(3072, 768, budget=2)
+check("there are divisors that reach the bound", a[0] * a[1] + b[0] * b[1] == least, (a, b))
+
+# %% [markdown]
+# | paper | section or equation | here | where it deviates |
+# |---|---|---|---|
+# | [Edalati et al. 2022](https://arxiv.org/abs/2212.10650) | KronA, beside a linear layer | `KronA`, `kronecker_linear` in [krona.py](../gpt2lib/adapters/krona.py) | of the two orders of multiplication the cheaper; query and value of GPT-2 in place of T5's |
+# | the same | KronA_B, beside the feed-forward block | `KronAB`, the same file | none |
+# | the same | KronA_B_res, a learned residual | `KronAB(residual=True)` | its number starts at 0; the paper leaves it open |
+# | [Hu et al. 2021](https://arxiv.org/abs/2106.09685) | the low-rank update | `LoRA` in [lora.py](../gpt2lib/adapters/lora.py) | none |
+#
+# **References.** Edalati et al. 2022, [KronA](https://arxiv.org/abs/2212.10650). [peft's
+# LoKr](https://huggingface.co/docs/peft/package_reference/lokr) is the same product for ordinary linear layers; it
+# cannot be attached to transformers' GPT-2, whose layers are of another class.
 
 # %% tags=["nbval-check-output"]
-answer_1 = None
-answer_2 = None  # a function: lambda x, A, B: ...
-answer_3 = None
-
-
-def is_kronecker(function):
-    return torch.allclose(function(x[0], A, B), formed[0])
-
-
-show.exercise(1, answer_1, 12 * (24 * 24 + 32 * 32 + 1), "a1 a2 + b1 b2, and one for the residual, in each block")
-show.exercise(2, answer_2, is_kronecker, "X = x.reshape(24, 32); what multiplies it on either side?")
-show.exercise(3, answer_3, 3072, "2 sqrt(d_out d_in), and it is reached")
-
-# %% [markdown]
-# **Solutions** (open the cell to see them).
-
-# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
-show.exercise(1, 12 * (24 * 24 + 32 * 32 + 1), 19212, "")
-show.exercise(2, lambda x, A, B: (A @ x.reshape(24, 32) @ B.T).reshape(-1), is_kronecker, "")
-show.exercise(3, int(2 * (3072 * 768) ** 0.5), 3072, "")
-
-# %% [markdown]
-# **Reference.** Edalati et al. 2022 (KronA, arXiv 2212.10650). peft's LoKr is the same product for ordinary linear layers;
-# it cannot be attached to transformers' GPT-2, whose layers are of another class.
+check.table()

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # alpha-LoRA's theory: why rescaling the frozen weights helps
 #
-# **The question.** alpha-LoRA multiplies what is frozen. Is there a reason why some alpha other than 1 should be best, or
-# is it one more knob? About 1 minute on two cores.
+# **The question.** alpha-LoRA multiplies what is frozen. Is there a reason why some alpha other than 1 should be best,
+# or is it one more knob? About 1 minute on two cores.
 #
 # After this notebook you can
 # - state the smallest problem in which the question has an exact answer, and simulate it in seconds,
@@ -48,14 +48,15 @@ check = Verdicts()
 # %% [markdown]
 # ## The smallest problem
 #
-# Two classes, $x = y\mu + z$ with $y = \pm 1$ and noise $z \sim \mathcal N(0, I_p)$. Somebody else's classifier $w_s$ is frozen;
-# we have $n$ samples and train an update $w$ by ridge regression **on top of** $\alpha w_s$:
+# Two classes, $x = y\mu + z$ with $y = \pm 1$ and noise $z \sim \mathcal N(0, I_p)$. Somebody else's classifier $w_s$
+# is frozen; we have $n$ samples and train an update $w$ by ridge regression **on top of** $\alpha w_s$:
 #
 # $$w_\alpha = \alpha w_s + \arg\min_w \frac1n \sum_i \big(y_i - (\alpha w_s + w)^\top x_i\big)^2 + \gamma \lVert w \rVert^2 = \tfrac1n Q X y + \alpha \gamma\, Q w_s, \qquad Q = \big(\tfrac1n X X^\top + \gamma I\big)^{-1}$$
 #
 # That is LoRA's situation with one linear layer: $W = w_s$ frozen, $w$ trained. In GPT-2 $\alpha = 1$ without asking.
 #
-# The source was trained in the same way on $N$ samples of its own mean $\mu_s$, and $\mu = \beta \mu_s + \sqrt{1 - \beta^2}\, \mu_\perp$.
+# The source was trained in the same way on $N$ samples of its own mean $\mu_s$, and
+# $\mu = \beta \mu_s + \sqrt{1 - \beta^2}\, \mu_\perp$.
 
 
 # %% tags=["cases"]
@@ -126,8 +127,9 @@ def fine_tuned(X, y, source, alpha, gamma):
 #
 # $$k = \gamma + \frac{\eta - \gamma - 1 + \sqrt{(\eta - \gamma - 1)^2 + 4 \eta \gamma}}{2}, \qquad \lambda = m_2 + 1 + k$$
 #
-# the decision $y\, w_\alpha^\top x$ has mean $m(\alpha) = (m_2 + \alpha k c) / \lambda$ and a second moment $E_2(\alpha)$ that is
-# quadratic in $\alpha$ (`theory.accuracy` has it), the accuracy is $\Phi\big(m / \sqrt{E_2 - m^2}\big)$, and its maximiser is
+# the decision $y\, w_\alpha^\top x$ has mean $m(\alpha) = (m_2 + \alpha k c) / \lambda$ and a second moment
+# $E_2(\alpha)$ that is quadratic in $\alpha$ (`theory.accuracy` has it), the accuracy is
+# $\Phi\big(m / \sqrt{E_2 - m^2}\big)$, and its maximiser is
 #
 # $$\alpha^* = \frac{\eta\, (1 + k)\, c}{k \big(\lambda\, m_2 w_2 - (\lambda - \eta)\, c^2\big)}.$$
 #
@@ -168,8 +170,8 @@ def picture(beta, eta, gamma):
 # %% [markdown]
 # ## What the best alpha depends on
 #
-# The more similar the source, the larger the best alpha. For a very similar one it is above 1: the source was shrunk by *its*
-# ridge and wants to be stretched. With more target data ($n/p$ large) the best alpha goes to 0: the update
+# The more similar the source, the larger the best alpha. For a very similar one it is above 1: the source was shrunk by
+# *its* ridge and wants to be stretched. With more target data ($n/p$ large) the best alpha goes to 0: the update
 # needs no help. What a miss costs is another question: the next section's.
 
 # %%
@@ -208,9 +210,10 @@ gain = accuracy(best, m2, c, w2, e, gamma) - accuracy(1, m2, c, w2, e, gamma)
 figures.gain_map(columns, rows, gain, best)
 
 # %% [markdown]
-# The same in numbers, twice: with $\gamma$ as it is, and with $\gamma$ **tuned for both sides**, each at its own best. With
-# $\alpha = 1$ the source's part in $w_\alpha$ is $\gamma Q w_s$, so whoever may turn $\gamma$ turns the source's weight, too. A fair
-# comparison lets both do so.
+# The same in numbers, twice: with $\gamma$ as it is, and with $\gamma$ **tuned for both sides**, each at its own best.
+# With
+# $\alpha = 1$ the source's part in $w_\alpha$ is $\gamma Q w_s$, so whoever may turn $\gamma$ turns the source's
+# weight, too. A fair comparison lets both do so.
 
 # %%
 similar, shortage = np.array([0.0, 0.4, 0.7, 0.9]), np.array([0.1, 0.5, 1, 2, 5, 10])
@@ -262,10 +265,11 @@ scarce = scarce - accuracy(0, m2, 0, 1, rows, gamma)[:, None]
 check("the scarcer the data, the more a similar source is worth over none", bool((np.diff(scarce[:, -1]) > 0).all()))
 
 # %% [markdown]
-# So there are two things that must not be confused. What a good **source** is worth over none grows as data get scarce, always.
-# What the best **alpha** is worth over 1 does so only for a source that knows nothing (there $\alpha^* = 0$: it is the price of
-# not being able to forget). At a fixed ridge it *falls* with scarcity for $\beta = 0.4$ and $0.7$, to about nothing for the latter. With the ridge tuned
-# for both sides it is greatest in the middle, between half a dimension and two for each sample, at the more data the better the source, and falls on either side.
+# So there are two things that must not be confused. What a good **source** is worth over none grows as data get scarce,
+# always. What the best **alpha** is worth over 1 does so only for a source that knows nothing (there $\alpha^* = 0$: it
+# is the price of not being able to forget). At a fixed ridge it *falls* with scarcity for $\beta = 0.4$ and $0.7$, to
+# about nothing for the latter. With the ridge tuned for both sides it is greatest in the middle, between half a
+# dimension and two for each sample, at the more data the better the source, and falls on either side.
 #
 # ## Two questions
 #
@@ -311,10 +315,11 @@ check("and the best alpha of a source with c < 0 has the sign of the answer", tu
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# In this problem the best alpha is a number that can be computed, and it is rarely 1. What that is worth depends on the source, on the
-# data, and on whether the ridge is tuned: from nothing to several points, and not most "when data are scarce" but for a useless source. A deep network is not this problem:
-# its layers are not classifiers, its features change, and nobody gives us beta. That is why alpha-LoRA *learns* alpha, on
-# examples held out for it (notebook 15); the theory says that there is something to learn, and not that it is much.
+# In this problem the best alpha is a number that can be computed, and it is rarely 1. What that is worth depends on the
+# source, on the data, and on whether the ridge is tuned: from nothing to several points, and not most "when data are
+# scarce" but for a useless source. A deep network is not this problem: its layers are not classifiers, its features
+# change, and nobody gives us beta. That is why alpha-LoRA *learns* alpha, on examples held out for it (notebook 15);
+# the theory says that there is something to learn, and not that it is much.
 #
 # | paper | equation | here | where it deviates |
 # |---|---|---|---|

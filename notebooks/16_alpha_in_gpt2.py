@@ -15,9 +15,9 @@
 # %% [markdown]
 # # alpha in GPT-2: does the theory's picture hold?
 #
-# **The question.** For a linear classifier the best scale of the frozen weights is seldom 1, and what it gains over 1 depends on
-# the source, on the data and on the ridge: most with few data only where the source is useless (notebook 14). Does a learned scale help in a
-# transformer? About 2 minutes on two cores.
+# **The question.** For a linear classifier the best scale of the frozen weights is seldom 1, and what it gains over 1
+# depends on the source, on the data and on the ridge: most with few data only where the source is useless (notebook
+# 14). Does a learned scale help in a transformer? About 2 minutes on two cores.
 #
 # After this notebook you can
 # - train alpha-LoRA and LoRA on the same few examples, for several sizes, and compare them pair by pair,
@@ -146,8 +146,10 @@ figures.alpha_agreement(pd.read_parquet(results / "alpha-rows.parquet"))
 # %% [markdown]
 # ## Is it a difference?
 #
-# The intervals in the first figure are of each method alone, and most of their width is what both methods share: which examples
-# were drawn. Runs with the same examples are **pairs**; what counts is their differences $d_1 \dots d_n$, and the interval of the mean
+# The intervals in the first figure are of each method alone; whether two of them overlap is no test of a difference.
+# Runs with the same task, number and draw of examples are **pairs**: what a draw or a task makes easy for both cancels
+# in their differences
+# $d_1 \dots d_n$, and the interval of the mean is
 #
 # $$\bar d \pm t_{0.975,\, n - 1}\, \frac{s}{\sqrt n}, \qquad s^2 = \frac{1}{n - 1} \sum_i (d_i - \bar d)^2$$
 #
@@ -174,7 +176,8 @@ def library_interval(one, other):
 # %% tags=["exercise"]
 @exercise("1 mean_difference", like=library_interval, on=pairs_of_runs, look="n pairs have n - 1 degrees of freedom")
 def mean_difference(one, other):
-    """Accuracies [n] and [n] -> a list of three numbers: the mean of one - other, the interval's lower end, its upper end"""
+    """Accuracies [n] and [n] -> a list of three numbers: the mean of one - other, the interval's lower end, its upper
+    end"""
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
@@ -226,15 +229,17 @@ check("your interval is the one that the report prints", bool(np.allclose(points
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# On this base model and with so few examples alpha-LoRA is a little **worse** than LoRA of the same size: rescaling rows
-# does not win back the fifth of the examples that alpha takes for itself. The theory of notebook 14 promises a gain over
-# $\alpha = 1$, large or next to nothing by source, data and ridge, for one linear layer whose source is a classifier; rows of a language model's attention
-# are no such classifiers. The rows' alphas spread around 1 in every layer alike, still grow apart after 200 updates, and
-# hardly agree between seeds: their pattern belongs to the run more than to the task.
+# On this base model and with so few examples alpha-LoRA is a little **worse** than LoRA of the same size: rescaling
+# rows does not win back the fifth of the examples that alpha takes for itself. The theory of notebook 14 promises a
+# gain over
+# $\alpha = 1$, large or next to nothing by source, data and ridge, for one linear layer whose source is a classifier;
+# rows of a language model's attention are no such classifiers. The rows' alphas spread around 1 in every layer alike,
+# still grow apart after 200 updates, and hardly agree between seeds: their pattern belongs to the run more than to the
+# task.
 #
-# Three seeds and dev sets of about a thousand sentences leave room for a small gain or loss at any one size. The interval takes the
-# pairs for independent; those of one task share its dev set. And the loss is of the recipe as a whole: it does not say what part of
-# it is the fifth that is held out, and what part alpha.
+# Three seeds and dev sets of about a thousand sentences leave room for a small gain or loss at any one size. The
+# interval takes the pairs for independent; those of one task share its dev set. And the loss is of the recipe as a
+# whole: it does not say what part of it is the fifth that is held out, and what part alpha.
 #
 # **Try it.** Give alpha a larger `lr_alpha`, or `initial = 0.5`. Does it come back to 1?
 #

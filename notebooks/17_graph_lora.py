@@ -17,14 +17,15 @@
 #
 # **The question.** A sentence can be seen as a graph that joins its similar tokens. What does such a graph add to
 # attention, and what goes wrong when it is drawn carelessly? A paper has tried it
-# ([Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490)); we read it critically: what it claims, what its code does,
-# and a test that tells the two apart. Needs notebook [11](11_lora.ipynb). It runs in about 2 minutes on two cores.
+# ([Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490)); we read it critically: what it claims, what its code
+# does, and a test that tells the two apart. Needs notebook [11](11_lora.ipynb). It runs in about a minute on two cores.
 #
 # After this notebook you can
 # - read a paper by claim, code and test,
 # - build a causal token graph from similarities, without a loop over tokens,
 # - add graph attention (GATv2) beside every block so that nothing changes at first,
-# - show what the fully connected graph of the published code sees, and say for whom that is a fault and for whom it is not.
+# - show what the fully connected graph of the published code sees, and say for whom that is a fault and for whom it is
+#   not.
 
 # %% tags=["parameters"]
 task: str = "sst"  # sst, cfimdb or quora
@@ -59,9 +60,9 @@ check = Verdicts()
 # %% [markdown]
 # ## The layer
 #
-# Let $h \in \mathbb{R}^{T \times d}$ be the output of a block and $g = h P_{\text{down}}^\top \in \mathbb{R}^{T \times r}$.
-# Token $t$ has an edge to $u$ if $u \le t$, $u$ is no padding, and $\cos(h_t, h_u)$ is among the $k$ largest (or above a
-# threshold); and always to itself. Over its edges
+# Let $h \in \mathbb{R}^{T \times d}$ be the output of a block and
+# $g = h P_{\text{down}}^\top \in \mathbb{R}^{T \times r}$. Token $t$ has an edge to $u$ if $u \le t$, $u$ is no
+# padding, and $\cos(h_t, h_u)$ is among the $k$ largest (or above a threshold); and always to itself. Over its edges
 #
 # $$e_{tu} = a^\top \mathrm{LeakyReLU}(W_l\, g_t + W_r\, g_u), \quad \alpha_{tu} = \operatorname{softmax}_u e_{tu}, \quad o_t = \sum_u \alpha_{tu} W_r\, g_u, \quad h_t \leftarrow h_t + P_{\text{up}}\, o_t$$
 #
@@ -79,14 +80,15 @@ check("trained in each block: LoRA's, 2 d g, 2 g^2 and g", counted == config.n_l
 # %% [markdown]
 # ## Write it yourself: the graph
 #
-# `unit` [batch, seq, d] holds the outputs $h$, each divided by its length, so that $\langle u_t, u_s \rangle$ is their cosine.
-# Return a boolean [batch, seq, seq], `True` where token $t$ (row) takes from token $u$ (column): $u \le t$, and of these the `top_k`
-# most similar. A token is as similar to itself as can be, so it is among its own. No loop is needed.
+# `unit` [batch, seq, d] holds the outputs $h$, each divided by its length, so that $\langle u_t, u_s \rangle$ is their
+# cosine. Return a boolean [batch, seq, seq], `True` where token $t$ (row) takes from token $u$ (column): $u \le t$, and
+# of these the `top_k` most similar. A token is as similar to itself as can be, so it is among its own. No loop is
+# needed.
 #
 # <details><summary>Hint</summary>
 #
-# Give later tokens the similarity $-\infty$ *first*; then `topk(k).values[..., -1:]` is the least similarity that a row keeps.
-# Where a row has fewer than k tokens, that is $-\infty$: it must not let later tokens in.
+# Give later tokens the similarity $-\infty$ *first*; then `topk(k).values[..., -1:]` is the least similarity that a row
+# keeps. Where a row has fewer than k tokens, that is $-\infty$: it must not let later tokens in.
 #
 # </details>
 
@@ -134,13 +136,14 @@ def edges(unit, top_k):
 # %% [markdown]
 # ## Write it yourself: GATv2
 #
-# One head, one sentence: $g$ [seq, r], `left` $= W_l$ and `right` $= W_r$ [r, r], $a$ [r], and the edges [seq, seq]. Return
+# One head, one sentence: $g$ [seq, r], `left` $= W_l$ and `right` $= W_r$ [r, r], $a$ [r], and the edges [seq, seq].
+# Return
 # $\alpha$ [seq, seq], whose rows sum to 1. The slope of LeakyReLU below 0 is 0.2.
 #
 # <details><summary>Hint</summary>
 #
-# `(g @ left.T)[:, None] + (g @ right.T)[None]` has shape [seq, seq, r]: row $t$, column $u$. LeakyReLU comes before $a$; in the
-# first GAT it came after, and then the token that is looked at most is the same for every row.
+# `(g @ left.T)[:, None] + (g @ right.T)[None]` has shape [seq, seq, r]: row $t$, column $u$. LeakyReLU comes before
+# $a$; in the first GAT it came after, and then the token that is looked at most is the same for every row.
 #
 # </details>
 
@@ -201,8 +204,8 @@ def gat(g, left, right, a, edges):
 # | **code** | every token is joined with every other, whatever their similarity, later ones and padding too; the fusion is a dense layer that is never trained, so attaching it already changes the outputs |
 # | **test** | change one token and see which outputs move; pad a text and see whether they move |
 #
-# The literal graph is here under its name, `fully_connected=True`, switched off by default. First the test in general: 12
-# tokens, of which the last is changed.
+# The literal graph is here under its name, `fully_connected=True`, switched off by default. First the test in general:
+# 12 tokens, of which the last is changed.
 
 # %%
 first_moved = predict(
@@ -258,15 +261,18 @@ check("padding moves an output of the fully connected graph", padding["full"] > 
 # %% [markdown]
 # **For whom is this a fault?** It depends on what is asked.
 #
-# - A *language model* is asked for token $t + 1$ at token $t$. Here it sees that token: its loss is worthless, for it reads the answer.
-# - A *classifier that reads the last token* is asked for a label, which is nowhere in the text. All tokens are given, and the last
-#   one may see them all. That earlier tokens see later ones is no leak of the label; encoders such as BERT do it on purpose.
+# - A *language model* is asked for token $t + 1$ at token $t$. Here it sees that token: its loss is worthless, for it
+#   reads the answer.
+# - A *classifier that reads the last token* is asked for a label, which is nowhere in the text. All tokens are given,
+#   and the last one may see them all. That earlier tokens see later ones is no leak of the label; encoders such as BERT
+#   do it on purpose.
 # - With a *cache* (writing a text), each new token would change the outputs of all earlier ones, which are kept and not
 #   computed again. Cached and uncached text differ.
-# - *Padding* that is seen makes a text's answer depend on the texts that happen to share its batch. That is a fault for everybody.
+# - *Padding* that is seen makes a text's answer depend on the texts that happen to share its batch. That is a fault for
+#   everybody.
 #
-# So the published accuracies on classification are not refuted by the future that is seen. What speaks against the method
-# is the paper's own result: with all that it sees, it does not beat tuned LoRA.
+# So the published accuracies on classification are not refuted by the future that is seen. What speaks against the
+# method is the paper's own result: with all that it sees, it does not beat tuned LoRA.
 
 # %% [markdown]
 # ## Against LoRA, at the same number of parameters
@@ -321,16 +327,17 @@ check("no edge leads to a later token", not bool((attention[0] > 0).triu(1).any(
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# The sound graph is a second, narrow attention whose edges are chosen by similarity, not learned. The published one sees
-# later tokens and padding; the paper claims no gain for it over LoRA, and none is refuted here. Whether the sound one earns its
-# parameters is what the table says, for one seed, one learning rate and one task.
+# The sound graph is a second, narrow attention whose edges are chosen by similarity, not learned. The published one
+# sees later tokens and padding; the paper claims no gain for it over LoRA, and none is refuted here. Whether the sound
+# one earns its parameters is what the table says, for one seed, one learning rate and one task.
 #
-# Two numbers to work out. How many does the graph of one block train at `graph_rank=8`, `heads=2` and width 768 (without
-# LoRA)? And how many does the pairwise term hold for a batch of 8 texts of 512 tokens at `graph_rank=8`?
+# Two numbers to work out. How many does the graph of one block train at `graph_rank=8`, `heads=2` and width 768
+# (without LoRA)? And how many does the pairwise term hold for a batch of 8 texts of 512 tokens at `graph_rank=8`?
 #
 # <details><summary>Hint</summary>
 #
-# $P_{\text{down}}$, $P_{\text{up}}$, $W_l$, $W_r$ and $a$ (which the heads share out); batch, tokens twice, and graph rank.
+# $P_{\text{down}}$, $P_{\text{up}}$, $W_l$, $W_r$ and $a$ (which the heads share out); batch, tokens twice, and graph
+# rank.
 #
 # </details>
 
@@ -359,8 +366,8 @@ pairwise = pairwise.solution(8 * 512 * 512 * 8)
 # | [Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1 | $W + \frac{\alpha}{r} BA$ | [`LowRank`](../gpt2lib/adapters/lora.py) | none |
 #
 # **References.** [Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490), GPT meets graphs and KAN splines;
-# [Brody, Alon and Yahav 2021](https://arxiv.org/abs/2105.14491), GATv2; [Veličković et al. 2017](https://arxiv.org/abs/1710.10903),
-# the first GAT.
+# [Brody, Alon and Yahav 2021](https://arxiv.org/abs/2105.14491), GATv2; [Veličković et al.
+# 2017](https://arxiv.org/abs/1710.10903), the first GAT.
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -15,12 +15,13 @@
 # %% [markdown]
 # # The report's figures, from its tables
 #
-# **The question.** A study has left a table with one row a run. What can be read from it, and how sure is it?
+# **The question.** A study has left a table with one row a run. What can be read from it, and how sure is it? Needs
+# notebook [07](07_sentiment.ipynb). It runs in about a minute on two cores.
 #
 # After this notebook you can
 # - put an interval beside an accuracy and a perplexity,
 # - redraw every figure of the report, and rebuild the PDF, without training anything,
-# - say which differences are none.
+# - say which differences are established and which are not, by a paired test and not by looking at bars.
 
 # %% tags=["parameters"]
 study: str = "mini"  # the collected study to look at
@@ -36,8 +37,10 @@ import numpy as np
 import pandas as pd
 
 from gpt2lib import report
-from gpt2lib.course import show
+from gpt2lib.course import Verdicts, exercise, predict
 from gpt2lib.report import figures, statistics
+
+check = Verdicts()
 
 folder = Path(results) if results else report.FOLDER / "results"
 runs = pd.read_csv(folder / f"{study}.csv")
@@ -52,18 +55,18 @@ runs[["task", "name", "base_model", "source", "trained_params", "accuracy", "per
 # %% [markdown]
 # ## An interval for an accuracy
 #
-# $k$ of $n$ dev examples were right. Had other examples been drawn, $k$ would differ: Wilson's interval says by how much,
-# and covers the true accuracy about 95 times in 100. A simulation shows that it keeps this promise.
+# $k$ of $n$ dev examples were right. Had other examples been drawn, $k$ would differ: Wilson's interval says by how
+# much, and covers the true accuracy about 95 times in 100. A simulation shows that it keeps this promise.
 
-# %% tags=["nbval-check-output"]
+# %%
 rng = np.random.default_rng(seed)
 truth, count = 0.4, 1101
 drawn = rng.binomial(count, truth, 2000) / count
 intervals = [statistics.wilson(share, count) for share in drawn]
 covered = np.mean([low <= truth <= high for low, high in intervals])
-show.check("Wilson's interval covers the truth 93 to 97 times in 100", 0.93 < covered < 0.97, covered)
+check("Wilson's interval covers the truth 93 to 97 times in 100", 0.93 < covered < 0.97, covered)
 low, high = statistics.wilson(0.5, 1101)
-show.check("with 1,101 sentences it reaches 3 points to either side", round(50 * (high - low)) == 3, (low, high))
+check("with 1,101 sentences it reaches 3 points to either side", round(50 * (high - low)) == 3, (low, high))
 
 # %% [markdown]
 # ## Methods beside their floors
@@ -73,35 +76,165 @@ methods = report.summarise(runs, examples)
 methods[["task", "method", "metric", "value", "low", "high", "trained_params"]].round(3)
 
 # %% [markdown]
-# **Check.** The table says what the single examples say: an accuracy is the share of examples that were right, and every
-# interval holds its own value.
+# **Check.** The table says what the single examples say: an accuracy is the share of examples that were right, and
+# every interval holds its own value.
 
-# %% tags=["nbval-check-output"]
-right = examples[examples["task"] != "sonnets"].groupby("run")["correct"].mean().astype(float)
+# %%
+right = examples[examples["correct"].notna()].groupby("run")["correct"].mean().astype(float)
 table = runs.set_index("run").loc[right.index, "accuracy"]
-show.check("accuracies are the share of correct examples", (right - table).abs().max() < 1e-5, (right, table))
+check("accuracies are the share of correct examples", (right - table).abs().max() < 1e-5, (right, table))
 inside = methods.dropna(subset=["low", "high"])
 holds = ((inside["low"] <= inside["value"]) & (inside["value"] <= inside["high"])).all()
-show.check("every interval holds its value", bool(holds), inside)
+check("every interval holds its value", bool(holds), inside)
 
 # %% [markdown]
-# ## Which differences are real
+# ## Which differences are established
 #
-# Two methods answer the same questions, so what counts is where they differ: a paired permutation test flips the signs of
-# the differences at random and asks how often chance does as well. Many comparisons find something by chance alone; Holm's
-# correction raises each p accordingly. The reference is LoRA of rank 8.
+# Two methods answer the same questions, so what counts is where they differ. A **paired permutation test** supposes
+# that the two are equally good: then each difference $d_i$ might as well have had the other sign. It flips the signs in
+# all $2^n$ ways (or in some thousands, drawn) and asks how often the mean comes out at least as far from 0 as it did.
+#
+# **Write it yourself**, exactly, for few differences: `differences` [n], $n$ at most a dozen; return the two-sided $p$,
+# the share of the
+# $2^n$ sign patterns, the given one among them, whose $|\text{mean}|$ is at least the observed one.
+#
+# <details><summary>Hint</summary>
+#
+# `itertools.product([1, -1], repeat=n)` gives the patterns. Compare with a small tolerance, `>= observed - 1e-12`: sums
+# in another order differ in the last digit.
+#
+# </details>
+
+# %% tags=["cases"]
+from itertools import product
+
+few = [
+    (np.array([0.3, 0.1, 0.4, -0.2, 0.5, 0.2, 0.6, 0.1]),),
+    (np.array([-1.0, 0.5, -0.7, -0.2, -0.9, 0.1]),),
+    (np.array([0.2, -0.3, 0.1, 0.4]),),
+]
+
+
+# %% tags=["exercise"]
+@exercise("1 paired_p", like=statistics.permutation_p, on=few, look="both tails, and the observed pattern itself")
+def paired_p(differences):
+    """[n] -> the two-sided p"""
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+@paired_p.mistake("only the upper tail is counted: a one-sided test, chosen after seeing the data")
+def paired_p(differences):
+    signs = np.array(list(product([1, -1], repeat=len(differences))))
+    return float(np.mean((signs * differences).mean(1) >= differences.mean() - 1e-12))
+
+
+@paired_p.mistake(
+    "the pairs are not kept: values are compared with 0 one by one, and their sizes are lost (a sign test)"
+)
+def paired_p(differences):
+    signs = np.array(list(product([1, -1], repeat=len(differences))))
+    return float(np.mean(np.abs(signs.sum(1)) >= abs(np.sign(differences).sum())))
+
+
+@paired_p.solution
+def paired_p(differences):
+    signs = np.array(list(product([1, -1], repeat=len(differences))))
+    return float(np.mean(np.abs((signs * differences).mean(1)) >= abs(differences.mean()) - 1e-12))
+
+
+# %% [markdown]
+# Many comparisons find something by chance alone. **Holm's correction**: of $m$ values the smallest is multiplied by
+# $m$, the next by
+# $m - 1$, and so on to 1; none may then be below the one before it in this order, nor above 1. **Write it**: `p` [m] in
+# any order, return the corrected ones in the same order.
+#
+# <details><summary>Hint</summary>
+#
+# `order = np.argsort(p)`, then `np.maximum.accumulate` over `p[order]` times $m, m - 1, \dots, 1$, and back:
+# `result[order] = ...`.
+#
+# </details>
+
+# %% tags=["cases"]
+from statsmodels.stats.multitest import multipletests
+
+some = [(np.array([0.03, 0.001, 0.02, 0.6]),), (np.array([0.011, 0.01, 0.04]),)]
+
+
+def library_holm(p):
+    return multipletests(p, method="holm")[1]
+
+
+# %% tags=["exercise"]
+@exercise("2 holm", like=library_holm, on=some, look="the order in which the p come back, and whether they still rise")
+def holm(p):
+    """[m] -> [m]"""
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+@holm.mistake("all are multiplied by their number: Bonferroni's correction, which is never sharper")
+def holm(p):
+    return np.minimum(p * len(p), 1)
+
+
+@holm.mistake("a larger p is corrected to below a smaller one")
+def holm(p):
+    result = np.empty(len(p))
+    order = np.argsort(p)
+    result[order] = np.minimum(p[order] * np.arange(len(p), 0, -1), 1)
+    return result
+
+
+@holm.solution
+def holm(p):
+    result, order = np.empty(len(p)), np.argsort(p)
+    result[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return result
+
+
+# %% [markdown]
+# The reference is LoRA of rank 8. Before you look at the tests: many readers compare two bars and say "the intervals
+# overlap, so there is no difference".
+
+# %%
+hidden = predict(
+    "Of the differences that are significant after Holm's correction, which percentage has overlapping intervals?"
+)(None)
 
 # %%
 compared = statistics.comparisons(examples)
 compared.round(3)
 
 # %%
+ends = methods.dropna(subset=["low", "high"]).set_index(["task", "method"])[["low", "high"]]
+significant = compared[compared["p_holm"] < 0.05]
+overlap = [
+    ends.loc[(task, name), "low"] <= ends.loc[(task, statistics.REFERENCE), "high"]
+    and ends.loc[(task, statistics.REFERENCE), "low"] <= ends.loc[(task, name), "high"]
+    for task, name in zip(significant["task"], significant["method"], strict=True)
+]
+if overlap:
+    hidden.was(
+        100 * sum(overlap) / len(overlap),
+        f"That is {sum(overlap)} of {len(overlap)}. Overlapping intervals are not a test: each holds how much its own mean would move, the"
+        " difficulty of the drawn examples included, which both methods share and which drops out of the difference.",
+        digits=0,
+    )
+else:
+    print("In this study no difference is significant.")
+
+# %% [markdown]
+# Even for two *independent* means, the standard error of a difference is $\sqrt{s_1^2 + s_2^2}$ and not $s_1 + s_2$, as
+# comparing ends supposes. For pairs it is smaller still. In the right panel below are the intervals that one may read:
+# those of the differences.
+
+# %%
 figures.methods(methods, compared)
 
-# %% tags=["nbval-check-output"]
-show.check("a corrected p is never below its own", bool((compared["p_holm"] >= compared["p"]).all()), compared)
+# %%
+check("a corrected p is never below its own", bool((compared["p_holm"] >= compared["p"]).all()), compared)
 none = statistics.permutation_p(np.zeros(100))
-show.check("of a method and itself p is 1", none == 1.0, none)
+check("of a method and itself p is 1", none == 1.0, none)
 
 # %% [markdown]
 # ## How they learnt
@@ -120,17 +253,17 @@ figures.cost(methods, pd.read_csv(report.FOLDER / "results" / "benchmarks.csv"))
 # %% [markdown]
 # ## What the sonnets' scores are worth
 #
-# The dotted lines are published scores on the real GPT-2, each in the convention that it seems to follow. They stand where
-# completions that know nothing stand.
+# The dotted lines are published scores on the real GPT-2, each in the convention that it seems to follow. They stand
+# where completions that know nothing stand.
 
 # %%
 published = pd.read_csv(report.FOLDER / "published.csv")
 scores = report.sonnet_scores(runs, sonnets)
 figures.sonnet_scores(scores, published[published["metric"] == "chrF"])
 
-# %% tags=["nbval-check-output"]
+# %%
 floor = scores.set_index("method").loc["given and random lines"]
-show.check(
+check(
     "random lines score on whole sonnets what they do not on the continuation",
     floor["chrf_whole"] > floor["chrf_continuation"] + 5,
     floor,
@@ -141,25 +274,54 @@ show.check(
 #
 # The Typst source reads these tables and holds no number of its own. The same tables give the same bytes.
 
-# %% tags=["nbval-check-output"]
+# %%
 here = Path(tempfile.mkdtemp())
 pdf = report.build(study, folder, here / "figures", report.FOLDER / "report.typ", here / "report.pdf")
-show.check("the PDF is built", pdf.read_bytes()[:4] == b"%PDF")
+check("the PDF is built", pdf.read_bytes()[:4] == b"%PDF")
 drawn = pd.read_csv(here / "figures" / study / "methods.csv")["value"]
-show.check("from the numbers above", (drawn - methods["value"].reset_index(drop=True)).abs().max() < 1e-6, drawn)
+check("from the numbers above", (drawn - methods["value"].reset_index(drop=True)).abs().max() < 1e-6, drawn)
 
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# Intervals over examples are not intervals over seeds: another order of the data, another initial adapter, another
-# learning rate would move every bar. Where two intervals overlap widely, there is no winner.
+# Means and their intervals are over seeds and examples; another learning rate, another base or another task would move
+# them, and no interval here knows of that. The tests are of the same dev examples, on which the rate was chosen as
+# well. A difference that is not significant is not a proof of equality: its interval says how large it may still be.
 #
-# **Exercise.** How many dev examples would it take for a half-width of one point at an accuracy near one half?
+# A number to work out: how many dev examples would it take for a half-width of one point at an accuracy near one half
+# (two digits are enough: round to hundreds)?
+#
+# <details><summary>Hint</summary>
+#
+# The half-width is about $1.96 \sqrt{0.5 \cdot 0.5 / n}$.
+#
+# </details>
 
-# %% tags=["nbval-check-output"]
-answer = 9604  # yours: 1.96^2 / 4 / 0.01^2
-low, high = statistics.wilson(0.5, answer)
-show.check("exercise: about 9,600", abs((high - low) / 2 - 0.01) < 1e-4, (high - low) / 2)
+# %% tags=["exercise"]
+needed = exercise("3 examples for one point", digest="f1df66125693")(None)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+needed.mistake("that is the whole width, not the half")(2400)
+needed.mistake("the half-width is taken for one standard error: 1.96 is forgotten")(2500)
+needed = needed.solution(9600)
+
+# %%
+low, high = statistics.wilson(0.5, needed)
+check("with so many the half-width is one point", abs((high - low) / 2 - 0.01) < 1e-4, (high - low) / 2)
 
 # %% [markdown]
-# **References.** Wilson 1927 (the interval); Efron 1979 (the bootstrap).
+# ## The sources, and where we deviate
+#
+# | source | what | here | where we deviate |
+# |---|---|---|---|
+# | [Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) | interval of a share | [`wilson`](../gpt2lib/report/statistics.py) | none (SciPy's) |
+# | [Efron 1979](https://doi.org/10.1214/aos/1176344552) | bootstrap | [`interval`](../gpt2lib/report/statistics.py) | seeds and examples are both drawn again |
+# | [Holm 1979](https://www.jstor.org/stable/4615733) | step-down correction | [`comparisons`](../gpt2lib/report/statistics.py) | within each task |
+# | Fisher 1935, *The Design of Experiments*, section 21 | signs of paired differences flipped | [`permutation_p`](../gpt2lib/report/statistics.py) | 4,999 drawn patterns where there are too many |
+# | [Popović 2015](https://doi.org/10.18653/v1/W15-3049) | chrF | [`sonnet_scores`](../gpt2lib/report/summaries.py) | in both conventions, beside floors |
+#
+# **References.** The table's links; and [Schenker and Gentleman 2001](https://doi.org/10.1198/000313001317097960) on
+# judging differences by overlapping intervals.
+
+# %% tags=["nbval-check-output"]
+check.table()

@@ -1,6 +1,6 @@
-"""Sphinx: the course's notebooks as they were executed, the report's figures, glossary, model cards and the package's source.
+"""Sphinx: the course's notebooks as they were executed, the report's figures, glossary, model cards, and the source.
 
-`tools/make_site.py` puts the pages together and runs it. Nothing is fetched when a page is read: MathJax lies beside them.
+`tools/make_site.py` puts the pages together and runs it. A page that is read fetches nothing: MathJax lies beside it.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_use_index = False
 
-# MathJax 3.2.2 with its fonts and all of TeX in one file, from a package of pip's: the file that npm's mathjax@3.2.2 holds
+# MathJax 3.2.2 with its fonts and all of TeX in one file, from a package of pip's: what npm's mathjax@3.2.2 holds
 MATHJAX_SHA256 = "a4354ff94fd868aea0cc6eaaa79a57fda0588646fc46ee3700a349ee0a11cbe6"
 mathjax_path = "mathjax.js"
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}

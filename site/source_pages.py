@@ -1,4 +1,4 @@
-"""Sphinx extension: a Python file is a page of its own, to which links and every mention of its path in code type lead."""
+"""Sphinx extension: a Python file is a page of its own, to which links and each mention of its path lead."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Shared fixtures: a tiny random model of each family, toy data, and a study of a small notebook. A cache of its own, so that a test never sees a user's files."""
+"""Shared fixtures: a tiny random model of each family, toy data, and a study of a small notebook. A cache of its own,
+so that a test never sees a user's files."""
 
 import os
 import tempfile
@@ -132,7 +133,7 @@ def study(tmp_path):
 
 
 class Inline:
-    """An engine that runs that notebook's code here and at once, for tests of what a study decides: a kernel takes seconds."""
+    """An engine that runs that notebook's code here, for tests of what a study decides: a kernel takes seconds."""
 
     jobs = 1
 

@@ -297,7 +297,8 @@ def test_loaded_in_another_process(family, tmp_path):
         detach(model)
     torch.save(IDS, tmp_path / "ids.pt")
     code = (
-        "import sys, torch; from gpt2lib.model.base import load_model; from gpt2lib.adapters import load; f = sys.argv[1]\n"
+        "import sys, torch; from gpt2lib.model.base import load_model; from gpt2lib.adapters import load\n"
+        "f = sys.argv[1]\n"
         "torch.set_grad_enabled(False); model, ids = load_model(f + '/base'), torch.load(f + '/ids.pt')\n"
         "out = [load(model, f'{f}/{i}').eval()(ids) for i in range(int(sys.argv[2]))]\n"
         "torch.save(out, f + '/out.pt')"

@@ -9,9 +9,9 @@ from conftest import REPOSITORY, random_model
 from gpt2lib import GPT2, AdamW, GPT2Config, adapters, cli
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach, from_peft, load, merge, save, to_peft
 from gpt2lib.data import load_task, pretraining
-from gpt2lib.model.base import load_base
+from gpt2lib.model.base import load_base, load_tokenizer
 from gpt2lib.model.generate import generate
-from gpt2lib.tasks import method_named
+from gpt2lib.tasks import Encoder, method_named
 from gpt2lib.theory import accuracy
 from gpt2lib.training import TrainingSettings, fit
 from gpt2lib.training.optimizer import Muon
@@ -110,6 +110,14 @@ CASES = {
     "not for peft": (lambda model: to_peft(attach(model, KronA()), "x"), "peft's format holds a plain LoRA"),
     "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
     "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
+    "no length": (lambda model: Encoder("sst", None, 0), "max_length must be an integer of at least 2, not 0"),
+    "a negative length": (lambda model: Encoder("sonnets", None, -5), "max_length must be an integer of at least 2"),
+    "nothing to score": (
+        lambda model: Encoder("sonnets", load_tokenizer("gpt2-mini"), 8)(
+            load_task("sonnets", "toy-few", quiet=True).dev, score_from_prompt=True
+        ),
+        "max_length=8 ends within the 4[0-9] tokens that are given",
+    ),
     "no data": (lambda model: fit(model, [], []), "training needs examples: 0 to train on"),
     "epochs": (lambda model: TrainingSettings(epochs=0), "epochs must be an integer of at least 1"),
     "precision": (lambda model: TrainingSettings(precision="fp8"), "precision must be 'float32' or 'bf16'"),

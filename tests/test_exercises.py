@@ -12,18 +12,8 @@ from gpt2lib.course import exercises
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
 WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
-    "01_foundations",
-    "03_pretraining",
-    "07_sentiment",
     "08_paraphrase",
     "09_sonnets",
-    "12_your_own_method",
-    "13_krona",
-    "15_alpha_lora",
-    "18_kan_lora",
-    "19_multitask",
-    "21_benchmarks",
-    "22_report",
 }
 
 
@@ -70,8 +60,8 @@ def answered(question: str, source: str, which: int) -> str:
 
 
 def run(path, choose) -> dict[str, tuple[str, str, bool]]:
-    """Execute the tagged cells of a notebook; by title, the state of each exercise, what was printed, and whether it is given
-    as broken code to mend.
+    """Execute the tagged cells of a notebook; by title, the state of each exercise, what was printed, and whether it is
+    given as broken code to mend.
 
     choose: from the ways of an exercise's answers, the number of the one to write in; None leaves it empty.
     """

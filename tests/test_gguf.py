@@ -1,4 +1,4 @@
-"""Llamas in llama.cpp's one-file format load as what they were written from; SmolLM2-135M's is what transformers reads."""
+"""Llamas in llama.cpp's one-file format load as what they were; SmolLM2-135M's is what transformers reads."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Methods: one record each, settings that are refused when there is no such one, and what a notebook's parameters become."""
+"""Methods: one record each, settings refused where there is no such one, and what a notebook's parameters become."""
 
 import pytest
 import torch

@@ -323,8 +323,16 @@ def test_depth_keeps_the_lower_blocks(model, depth, tmp_path):
             load_model(tmp_path, wrong)
 
 
+@pytest.mark.parametrize("read", [None, torch.tensor([6, 2])])
+def test_a_pass_that_stops_and_goes_on_is_one_pass(model, read):
+    ids = torch.randint(0, 61, (2, 7), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        hidden = model(ids, end=1)
+        assert torch.equal(model(ids, hidden=hidden, first=1, read=read), model(ids, read=read))
+
+
 def test_positions_by_rotation_say_only_how_far_apart_tokens_stand():
-    """Rotary scores of a query and a key are the same wherever both are moved to; a real turn, of no vector's length."""
+    """Rotary scores of a query and a key are the same wherever both move; a turn that keeps every length."""
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     turn = lambda x, t: apply_rope(x, *rotary_angles(torch.tensor([[[t]]]), 8, 100.0))  # noqa: E731
     scores = [(turn(q, t + 3) * turn(k, t)).sum() for t in (0, 5, 40)]

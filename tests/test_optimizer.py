@@ -97,7 +97,7 @@ def test_sparse_gradients_are_refused():
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 16), (16, 4)])
 def test_muon_orthogonalises(shape):
-    """All singular values of the update are brought near 1 (those that are not tiny: five iterations), its directions stay."""
+    """All singular values of the update but tiny ones are brought near 1 in five iterations, its directions stay."""
     torch.manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(3, *shape), full_matrices=False)
     g = u * torch.linspace(1, 0.1, min(shape)) @ v

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -71,7 +72,7 @@ def test_tables_of_other_studies_stay_and_old_ones_go(study, tmp_path):
 
 @pytest.mark.parametrize("first", [0, 3])
 def test_a_study_done_on_two_machines_is_one(study, tmp_path, first):
-    """Half of it here, half there, each from an empty folder; with the rows of what is done elsewhere nothing is done twice."""
+    """Half of it here, half there, each from an empty folder; with the rows of the other half nothing is done twice."""
     path, results = study(TUNED), tmp_path / "results"
     batch = Study(path, tmp_path / "here")
     stop_after = [first + 9]  # all trials of one mode at least
@@ -134,6 +135,23 @@ def test_rows_are_not_lost_unless_that_is_meant(study, tmp_path):
     (tmp_path / "results" / "trial.csv").write_text("step,loss\n1,2\n")  # somebody else's
     with pytest.raises(ValueError, match="not of the study trial"):
         batch.collect(tmp_path / "results")
+
+
+def test_a_notebook_may_gain_a_parameter_but_not_change_one(study, tmp_path):
+    path, notebook = study(GRID), tmp_path / "notebooks" / "one.ipynb"
+    batch, _ = run(path, tmp_path)
+    table = batch.collect(tmp_path / "results")
+
+    def missing(old, new):
+        notebook.write_text(text.replace(old, new))
+        notebook_parameters.cache_clear()
+        here, elsewhere = Study(path, tmp_path / "runs"), Study(path, tmp_path / "none", collected=table.parent)
+        assert len(here.missing()) == len(elsewhere.missing())
+        return len(here.missing())
+
+    text = notebook.read_text()
+    assert missing("number: int = 1", 'number: int = 1\\n",\n    "another: int = 5') == 0
+    assert missing("number: int = 1", "number: int = 2") == missing("number: int = 1", "numbers: int = 1") == 4
 
 
 def test_a_named_run_is_done_again_when_its_parameters_change_and_the_old_one_is_kept(study, tmp_path):
@@ -508,13 +526,51 @@ def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
     runs = plan(REPOSITORY / "notebooks" / "studies" / "demo.toml")
     by_method = {run.parameters["method"]: estimate(run) for run in runs if run.parameters.get("task") == "sst"}
     full, lora, last = (by_method[name] for name in ("full", "lora", "last-linear"))
-    assert full.trained > 30 * lora.trained > 0 == last.trained
+    assert full.trained > 30 * lora.trained > last.trained == 5 * (256 + 1)
     assert full.flops > lora.flops > last.flops and full.memory > lora.memory > last.memory
+    one = next(run for run in runs if run.parameters.get("task") == "sst" and run.parameters["method"] == "lora")
+    smollm2 = {  # its shape is known without its weights; what is frozen below the adapter runs once
+        name: estimate(replace(one, parameters=one.parameters | {"base_model": "smollm2-135m", "epochs": 10} | more))
+        for name, more in {"all": {}, "top": {"layers": [24, 30]}, "middle": {"layers": [14, 20], "depth": 20}}.items()
+    }
+    assert smollm2["all"].flops > 3 * smollm2["top"].flops > 3 * smollm2["middle"].flops
+    assert smollm2["all"].memory > smollm2["top"].memory > smollm2["middle"].memory
     arguments = ["gpt2lib", "study", str(REPOSITORY / "notebooks" / "studies" / "demo.toml"), "--plan", "--tflops", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
     cli.main()
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(runs) + 2 and "hours" in said[-1]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("layers", [None, (1, 3)])
+def test_trained_parameters_are_counted_without_building_the_model(family, layers):
+    from conftest import FAMILIES
+
+    from gpt2lib.adapters import trained_count
+    from gpt2lib.tasks.method import METHODS, method_named
+
+    for name, method in METHODS.items():
+        own = {"layers": layers} if "layers" in method.settings else {}
+        spec, model = method_named(name, **own), FAMILIES[family](n_layer=4)
+        spec.apply(model)
+        assert trained_count(spec, model.config) == sum(p.numel() for p in model.parameters() if p.requires_grad), name
+
+
+def test_what_is_not_trained_through_runs_once():
+    from conftest import REPOSITORY
+
+    from gpt2lib.study.cost import estimate
+    from gpt2lib.study.group import Run
+
+    def flops(**parameters):
+        given = {"source": "toy-few", "method": "lora", "base_model": "gpt2-mini"} | parameters
+        return estimate(Run("", REPOSITORY / "notebooks" / "07_sentiment.ipynb", given)).flops
+
+    one, more = (flops(epochs=epochs, method="last-linear") for epochs in (1, 9))
+    assert one == more  # the whole body, once
+    whole, upper, cut = flops(epochs=9), flops(epochs=9, layers=[2, 3]), flops(epochs=9, layers=[2, 3], depth=3)
+    assert cut < 0.8 * upper and upper < 0.8 * whole
 
 
 def test_a_rehearsal_of_nothing_is_refused_and_a_hubs_name_is_none(study):

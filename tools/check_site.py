@@ -1,4 +1,4 @@
-"""What is wrong with a folder of HTML pages: links, anchors and images that lead nowhere, formulas left raw, other hosts."""
+"""What is wrong with a folder of HTML pages: links, anchors and images that lead nowhere, raw formulas, other hosts."""
 
 import re
 from html.parser import HTMLParser

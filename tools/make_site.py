@@ -20,7 +20,7 @@ PLAIN_FILES = ("report", "figures", "notebooks/studies", "LICENSE", "CITATION.cf
 def assemble(source: Path, only: set[str] | None = None) -> None:
     """Write the pages into an empty folder, laid out as the repository, so that links from notebook to file hold.
 
-    only: numbers of the notebooks to take, "01"; all that are executed pairs by default, and the package's source with them.
+    only: numbers of the notebooks to take, "01"; all executed pairs by default, and the package's source with them.
     """
     (source / "site").mkdir()
     for page in (ROOT / "site").glob("*.md"):

@@ -1,15 +1,17 @@
-"""The report's pages of the site: its PDFs, and a page of figures and tables for each study, from the committed tables."""
+"""The report's pages of the site: its PDFs, and a page of figures and tables for each study, from its tables."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from gpt2lib.report.figures import title
+from gpt2lib.tasks.task import TASKS
 
 STUDIES = {"mini": "gpt2-mini, 5.4 million parameters", "smollm2": "SmolLM2-135M"}  # which study has which base
 REPORT = """# The report
 
-Every number in it is read from tables that the runs left; nothing is typed by hand. Results on different bases never share a row.
+Every number in it is read from tables that the runs left; nothing is typed by hand. Results on different bases never
+share a row.
 
 {documents}
 
@@ -38,7 +40,7 @@ Paired, in points of accuracy or in nats a token (below 0 is better there); p af
 
 
 def write(source: Path, captions: dict[str, str]) -> None:
-    """report.md and results-STUDY.md into the folder of the pages, which holds report/ and figures/. captions: by figure."""
+    """report.md and results-STUDY.md into the pages' folder, which holds report/ and figures/. captions: by figure."""
     studies = [study for study in STUDIES if (source / "figures" / study / "methods.csv").is_file()]
     names = {"report.pdf": "The report"} | {f"{study}.pdf": f"The report on {STUDIES[study]}" for study in studies}
     documents = [
@@ -90,7 +92,7 @@ def value(row: pd.Series) -> str:
 def differences(comparisons: pd.DataFrame) -> str:
     rows = []
     for row in comparisons.itertuples():
-        digits = 3 if row.task == "sonnets" else 1
+        digits = 1 if TASKS[row.task].classes else 3  # points of accuracy, or nats a token
         numbers = (f"{number:.{digits}f}".replace("-", "−") for number in (row.difference, row.low, row.high))
         difference, low, high = numbers
         p = "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"

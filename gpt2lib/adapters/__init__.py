@@ -1,12 +1,13 @@
-"""Adapters: a few trained parameters beside the frozen weights of GPT-2, all behind one interface.
+"""Adapters: a few trained parameters beside the frozen weights of a model, all behind one interface.
 
     attach(model, LoRA(rank=8))     # freeze the base, add the adapter; the outputs are unchanged at first
     ... train ...
     save(model, "my-adapter")       # a few MB, never the base
-    merge(model)                    # fold it into the weights: a plain GPT2 again
+    merge(model)                    # fold it into the weights: a plain model again
     load(model, "my-adapter")       # on the same base, in place of an adapter that is attached
 
-A new method is one file (a specification and its layer) and one import below; the class registers itself in METHODS.
+A new method is one file (a specification and its layer), one import below, which registers it in METHODS, and a record
+in `tasks.method`, by which notebooks, studies and the report know it.
 """
 
 from gpt2lib.adapters.alpha_lora import AlphaLoRA

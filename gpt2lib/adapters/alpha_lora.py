@@ -102,7 +102,7 @@ class AlphaUpdates(Hook):
 
 
 class AlphaTrace(Hook):
-    """Keeps how row_alpha moves: `rows` has step, layer (its name), mean and standard deviation over the layer's rows."""
+    """Keeps how row_alpha moves: `rows` has step, layer (its name), mean and standard deviation over its rows."""
 
     def __init__(self, every: int = 10):
         self.every, self.rows = every, []

@@ -30,7 +30,7 @@ TARGETS = {  # the linear layers of a block; GPT-2 has no gate
 
 
 class AdapterLayer(nn.Module):
-    """y = base(x) + delta(x): a module beside a frozen one, which it keeps as `base`; all else in it is the adapter's."""
+    """y = base(x) + delta(x): a module beside a frozen one, its `base`; all else in it is the adapter's."""
 
     def __init__(self, base: nn.Module):
         super().__init__()
@@ -168,7 +168,7 @@ def detach(model: Decoder) -> Decoder:
 
 
 def merge(model: Decoder) -> Decoder:
-    """Fold the adapter into the weights, exactly; the model is a plain one again, all of it trainable. Returns the model.
+    """Fold the adapter into the weights, exactly; the model is a plain one again, and all trainable. Returns the model.
 
     Raises ValueError if no adapter is attached, or naming the layers that cannot be merged (nothing is changed then).
     """

@@ -37,8 +37,8 @@ def save(model: Decoder, folder: str | Path) -> None:
 def load(model: Decoder, folder: str | Path) -> Decoder:
     """Attach the adapter that a folder holds, in place of one that is attached. Returns the model.
 
-    Raises FileNotFoundError, or ValueError for a damaged file or an adapter of another base; an adapter that was attached
-    then still is.
+    Raises FileNotFoundError, or ValueError for a damaged file or an adapter of another base; an adapter that was
+    attached then still is.
     """
     folder = Path(folder)
     for name in ("adapter.json", "adapter.safetensors"):

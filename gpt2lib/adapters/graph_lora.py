@@ -20,9 +20,9 @@ class GraphLoRA(LowRank, method="graph-lora"):
 
     P_down: [graph_rank, n_embd]; P_up: [n_embd, graph_rank], 0 at first. A token t has edges to itself and to those
     tokens u <= t (never padding) whose cosine similarity cos(h_t, h_u) is among its `top_k` largest and at least
-    `threshold`; either may be None. Over its edges GAT is GATv2 with `heads` heads (Brody et al. 2021, arXiv 2105.14491,
-    equation 7): e_tu = a^T LeakyReLU(W_l g_t + W_r g_u), whose pairwise term takes batch seq^2 graph_rank numbers; or,
-    with scores="dot", the scaled product of W_l g_t and W_r g_u, for long sequences, without it.
+    `threshold`; either may be None. Over its edges GAT is GATv2 with `heads` heads (Brody et al. 2021, arXiv
+    2105.14491, equation 7): e_tu = a^T LeakyReLU(W_l g_t + W_r g_u), whose pairwise term takes batch seq^2 graph_rank
+    numbers; or, with scores="dot", the scaled product of W_l g_t and W_r g_u, for long sequences, without it.
     Trained: LoRA's parameters and, per block, 2 n_embd graph_rank + 2 graph_rank^2 (+ graph_rank for GATv2's a).
     fully_connected=True is the published code's graph: every token joined with every other, later ones and padding too.
     It leaks the future into a causal model, and is here to show that. None of it merges.

@@ -23,8 +23,10 @@ class KANLoRA(LowRank, method="kan-lora"):
     B_m the grid + order B-splines of that order on `grid` equal intervals of a range that `training.fit` fits to D x,
     at the first step and again every `refresh` steps. Trained: LoRA's parameters and, per block,
     2 n_embd kan_rank + kan_rank^2 (1 + grid + order).
-    full_size=True has neither D nor U: a KAN layer from n_embd to n_embd as published, whose n_embd^2 (1 + grid + order)
-    parameters (here they start at 0) are more than the block's own; it is here to show that. None of it merges.
+    full_size=True has neither D nor U: a trained KAN layer from n_embd to n_embd beside the MLP, whose
+    n_embd^2 (1 + grid + order) parameters (they start at 0) are more than the MLP's own; it is here to show that. The
+    published form is another: KAN layers n_embd -> 2 n_embd -> n_embd, their splines frozen, replace the MLP. None of
+    it merges.
     """
 
     targets: tuple[str, ...] = ("up", "down")

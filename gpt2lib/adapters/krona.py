@@ -31,9 +31,9 @@ def factor_shapes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The shapes [a1, a2] of A and [b1, b2] of B, with a1 b1 = d_out and a2 b2 = d_in.
 
-    shape: A's. Without it the divisors nearest sqrt(d_out) and sqrt(d_in); or, given a budget, those divisors that bring
-    a1 a2 + b1 b2 nearest to it, of those the most balanced; no shape has fewer than 2 sqrt(d_out d_in). Raises ValueError, listing the divisors, for a shape that
-    does not divide the dimensions.
+    shape: A's. Without it the divisors nearest sqrt(d_out) and sqrt(d_in); or, given a budget, those divisors that
+    bring a1 a2 + b1 b2 nearest to it, of those the most balanced; no shape has fewer than 2 sqrt(d_out d_in). Raises
+    ValueError, listing the divisors, for a shape that does not divide the dimensions.
     """
     outs, ins = _divisors(d_out), _divisors(d_in)
     if shape is not None:

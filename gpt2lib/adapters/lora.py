@@ -14,7 +14,7 @@ from gpt2lib.model.decoder import Decoder
 
 @dataclass(frozen=True)
 class LowRank(Spec, method=None):
-    """The low-rank part that LoRA is and that other methods have beside their own: y = W x + b + s B A x on the target layers.
+    """What LoRA is and other methods have beside their own part: y = W x + b + s B A x on the target layers.
 
     s = alpha / rank; dropout acts on the x that enters A. targets: any of q, k, v, o, up, down. rank_stabilised:
     s = alpha / sqrt(rank), which keeps the size of the update as the rank grows (Kalajdzievski 2023, arXiv 2312.03732).

@@ -1,8 +1,8 @@
 """LoRA to and from peft's folder (adapter_config.json, adapter_model.safetensors) for transformers' GPT-2 and Llama.
 
-For a Llama the layers are the same under other names. Of GPT-2 transformers keeps query, key and value in one matrix, c_attn.
-LoRA of rank r on n of the three is one LoRA of rank n r on c_attn: the A stacked, the B block-diagonal, alpha n times as
-large. A c_attn that peft trained has no such blocks; each of the three then takes the whole A and its rows of B.
+For a Llama the layers are the same under other names. Of GPT-2 transformers keeps query, key and value in one matrix,
+c_attn. LoRA of rank r on n of the three is one LoRA of rank n r on c_attn: the A stacked, the B block-diagonal, alpha n
+times as large. A c_attn that peft trained has no such blocks; each of the three then takes all of A and its rows of B.
 """
 
 import json
@@ -57,7 +57,7 @@ UNSUPPORTED = {
 
 
 def to_peft(model: Decoder, folder: str | Path) -> None:
-    """Write the attached LoRA as peft does; `PeftModel.from_pretrained(transformers_model, folder)` gives the same outputs.
+    """Write the attached LoRA as peft does; `PeftModel.from_pretrained(transformers_model, folder)` computes the same.
 
     Raises ValueError unless a plain LoRA is attached.
     """

@@ -1,8 +1,8 @@
 """Ours against transformers + peft on the same work: one process, in turns, medians of the rounds' ratios.
 
 Needs peft. Every quantity is a function that returns rows for `report/results/benchmarks.csv`: quantity, ours, peer
-(what it is compared with), ratio, unit. "ours" and the peer's value are medians; a ratio above 1 is in our favour. Memory
-and start-up are measured in processes of their own.
+(what it is compared with), ratio, unit. "ours" and the peer's value are medians; a ratio above 1 is in our favour.
+Memory and start-up are measured in processes of their own.
 """
 
 from gpt2lib.benchmarks.decoding import decoding

@@ -3,7 +3,7 @@
 import torch
 
 from gpt2lib.benchmarks.work import Work, in_turns, row
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.base import load_model
 
 
 @torch.no_grad()
@@ -13,12 +13,12 @@ def decoding(
     """All prompts at once with a cache, against transformers' generate and the course starter's loop (one prompt at a
     time, everything computed again for every token); and whether transformers' greedy text is the same.
 
-    The starter's loop writes the first `of_starter` prompts alone: it takes them one by one, so its speed is that of all.
+    The starter's loop writes the first `of_starter` prompts alone: it takes them singly, so its speed is that of all.
     """
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
 
-    ours = GPT2.from_pretrained(work.folder).to(work.device)
-    theirs = GPT2LMHeadModel.from_pretrained(work.folder).to(work.device).eval()
+    ours = load_model(work.folder).to(work.device)
+    theirs = AutoModelForCausalLM.from_pretrained(work.folder, dtype=torch.float32).to(work.device).eval()
     theirs.generation_config.eos_token_id = None
     torch.manual_seed(work.seed)
     ids = torch.randint(0, work.config.vocab_size, (prompts, prompt_length), device=work.device)

@@ -1,4 +1,4 @@
-"""What a user would otherwise run: transformers' GPT-2 as a classifier, with peft's LoRA or whole."""
+"""What a user would otherwise run: transformers' model as a classifier, with peft's LoRA or whole."""
 
 import random
 from collections.abc import Callable
@@ -11,22 +11,35 @@ from gpt2lib.benchmarks.work import CLASSES, Work
 from gpt2lib.data.batches import Encoded
 from gpt2lib.training.evaluate import autocast
 
+# peft's names of query, key and value; of GPT-2 its default, the fused c_attn
+QUERY_KEY_VALUE = {"gpt2": ["c_attn"], "llama": ["q_proj", "k_proj", "v_proj"]}
+
+
+def their_model(work: Work):
+    """transformers' classifier of this shape, with these weights."""
+    from transformers import AutoModelForSequenceClassification
+
+    # float32 as ours: weights that were saved in half precision would stay in it, which a CPU is slow at
+    given = dict(num_labels=CLASSES, pad_token_id=0, dtype=torch.float32)
+    return AutoModelForSequenceClassification.from_pretrained(work.folder, **given)
+
 
 class Peer:
     """The model, and a loop's one step: a batch padded to its longest, torch's AdamW, gradients clipped."""
 
     def __init__(self, work: Work, lora: LoRA | None):
-        from transformers import GPT2ForSequenceClassification
-
         torch.manual_seed(work.seed)
-        # float32 as ours: weights that were saved in half precision would stay in it, which a CPU is slow at
-        given = dict(num_labels=CLASSES, pad_token_id=0, dtype=torch.float32)
-        model = GPT2ForSequenceClassification.from_pretrained(work.folder, **given)
+        model = their_model(work)
         if lora is not None:
             import peft
 
-            # peft's default for GPT-2 is the fused c_attn: query, key and value
-            config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, fan_in_fan_out=True, task_type="SEQ_CLS")
+            config = peft.LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                target_modules=QUERY_KEY_VALUE[work.config.family],
+                fan_in_fan_out=work.config.family == "gpt2",
+                task_type="SEQ_CLS",
+            )
             model = peft.get_peft_model(model, config)
         self.work, self.model = work, model.to(work.device)
         self.trained = [p for p in model.parameters() if p.requires_grad]

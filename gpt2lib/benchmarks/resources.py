@@ -18,8 +18,7 @@ from gpt2lib.adapters import LoRA
 from gpt2lib.benchmarks.peer import their_steps
 from gpt2lib.benchmarks.training import our_run, steps_of
 from gpt2lib.benchmarks.work import RANK, Work, in_turns, row
-from gpt2lib.model.config import GPT2Config
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.base import load_model, shape_of
 from gpt2lib.training.optimizer import AdamW
 from gpt2lib.training.trainer import peak_memory_mb
 
@@ -28,7 +27,7 @@ LONGEST = 512  # tokens of the texts that memory is measured on
 
 def optimizer(work: Work) -> list[dict]:
     """A step of AdamW over all parameters of the model, against torch's foreach form."""
-    model = GPT2.from_pretrained(work.folder).to(work.device)
+    model = load_model(work.folder).to(work.device)
     for p in model.parameters():
         p.grad = torch.randn_like(p)
     other = copy.deepcopy(model)
@@ -40,9 +39,9 @@ def optimizer(work: Work) -> list[dict]:
 
 
 def memory(work: Work) -> list[dict]:
-    """Peak memory of a step of LoRA on the longest texts that the model takes, above what a process holds that has imported
-    both libraries, in MB: ours against peft's, and with gradient checkpointing against without. The loading of the weights is
-    left out of the peak, and so is memory that was freed and that the allocator would keep for itself."""
+    """Peak memory of a step of LoRA on the longest texts that the model takes, above what a process holds that has
+    imported both libraries, in MB: ours against peft's, and with gradient checkpointing against without. The loading of
+    the weights is left out of the peak, and so is memory that was freed and that the allocator keeps."""
     longest = min(LONGEST, work.config.n_positions)
     long = replace(work, lengths=(longest,) * work.batch_size, steps=1, weights=str(work.folder))
     sides = ("ours", "peft", "checkpointed")
@@ -57,7 +56,7 @@ def memory(work: Work) -> list[dict]:
 
 
 def _memory_of(work: Work, side: str) -> float:
-    arguments = {"side": side, "config": vars(work.config), "lengths": work.lengths, "weights": str(work.folder)}
+    arguments = {"side": side, "lengths": work.lengths, "weights": str(work.folder)}
     arguments |= {"batch_size": work.batch_size, "steps": work.steps, "precision": work.precision}
     environment = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc: what is freed goes back at once
     return float(_python("-m", "gpt2lib.benchmarks.resources", json.dumps(arguments), **environment))
@@ -77,10 +76,11 @@ def _python(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def _measure_memory(side: str, config: dict, lengths: list, **settings) -> float:
-    for library in ("peft", "transformers.models.gpt2.modeling_gpt2"):  # both sides hold the same libraries
+def _measure_memory(side: str, lengths: list, weights: str, **settings) -> float:
+    work = Work(shape_of(weights), tuple(lengths), weights=weights, **settings)
+    family = work.config.family
+    for library in ("peft", f"transformers.models.{family}.modeling_{family}"):  # both sides hold the same libraries
         importlib.import_module(library)
-    work = Work(GPT2Config(**config), tuple(lengths), **settings)
     assert work.examples  # made before the measurement begins
     lora = LoRA(rank=RANK, targets=("q", "k", "v"))
     before = _peak_from_here()

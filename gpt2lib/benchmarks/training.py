@@ -16,18 +16,18 @@ from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, row
 from gpt2lib.common.machine import matmul_peak, wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.base import load_model
+from gpt2lib.tasks.method import Full, Trainable
 from gpt2lib.training import Trainer, TrainingSettings, fit
 from gpt2lib.training.evaluate import autocast
 from gpt2lib.training.objectives import Classifier, LinearHead
 from gpt2lib.training.optimizer import AdamW
 
 
-def our_run(work: Work, method: Spec | str, classifier: type[Classifier] = Classifier) -> Trainer:
+def our_run(work: Work, method: Trainable, classifier: type[Classifier] = Classifier) -> Trainer:
     """The loop of `fit`, of which a measurement makes a few steps."""
-    body = GPT2.from_pretrained(work.folder)
-    if isinstance(method, Spec):
-        attach(body, method)
+    body = load_model(work.folder)
+    method.apply(body)
     model = classifier(body, LinearHead(work.config.n_embd, CLASSES)).to(work.device)
     settings = TrainingSettings(
         epochs=10_000, batch_size=work.batch_size, lr=1e-4, precision=work.precision, seed=work.seed
@@ -43,7 +43,7 @@ def training(work: Work) -> list[dict]:
     """LoRA on query, key and value, and full fine-tuning: examples a second."""
     lora, examples = LoRA(rank=RANK, targets=("q", "k", "v")), work.batch_size * work.steps
     rows = []
-    for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", "full", None, "transformers")):
+    for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", Full(), None, "transformers")):
         seconds = in_turns(
             {"ours": steps_of(our_run(work, ours), work.steps), peer: their_steps(work, theirs)}, work.rounds
         )
@@ -54,8 +54,8 @@ def training(work: Work) -> list[dict]:
 def dev_curves(
     work: Work, train: list[Encoded], dev: list[Encoded], epochs: int, lr: float, seeds: tuple[int, ...] = (0,)
 ) -> pd.DataFrame:
-    """LoRA from the same weights, on the same labelled examples, at the same learning rates: dev accuracy after each epoch
-    and the seconds of training until then, of both sides (columns side, seed, epoch, seconds, accuracy)."""
+    """LoRA from the same weights, on the same labelled examples, at the same learning rates: dev accuracy after each
+    epoch and the seconds of training until then, of both sides (columns side, seed, epoch, seconds, accuracy)."""
     return pd.concat(
         [_dev_curves(replace(work, seed=seed), train, dev, epochs, lr) for seed in seeds], ignore_index=True
     )
@@ -67,7 +67,7 @@ def _dev_curves(work: Work, train: list[Encoded], dev: list[Encoded], epochs: in
         epochs=epochs, batch_size=work.batch_size, lr=lr, precision=work.precision, seed=work.seed
     )
     torch.manual_seed(work.seed)
-    body = attach(GPT2.from_pretrained(work.folder), lora)
+    body = attach(load_model(work.folder), lora)
     progress = fit(Classifier(body, LinearHead(work.config.n_embd, CLASSES)), train, dev, settings, quiet=True)
     rows = [{"side": "ours", **{key: row[key] for key in ("epoch", "seconds", "accuracy")}} for row in progress.history]
 
@@ -123,7 +123,7 @@ def waterfall(work: Work) -> pd.DataFrame:
 
 def last_linear(work: Work) -> list[dict]:
     """An epoch of last-linear training with the body against one with its features kept."""
-    body = GPT2.from_pretrained(work.folder).requires_grad_(False)
+    body = load_model(work.folder).requires_grad_(False)
     model = Classifier(body, LinearHead(work.config.n_embd, CLASSES)).to(work.device)
     examples = work.examples[: work.batch_size * work.steps]
     settings = TrainingSettings(epochs=10_000, batch_size=work.batch_size, precision=work.precision)
@@ -144,7 +144,7 @@ def adapter_costs(work: Work, specs: dict[str, tuple[Spec, LoRA]]) -> pd.DataFra
     length = int(statistics.median(work.lengths))
     chosen = [Encoded((e.ids * length)[:length], e.label) for e in work.examples[: work.batch_size]]
     batch = Batch.of(chosen, work.device)
-    base = GPT2.from_pretrained(work.folder)
+    base = load_model(work.folder)
 
     def step(spec: Spec):
         model = Classifier(attach(copy.deepcopy(base), spec), LinearHead(work.config.n_embd, CLASSES)).to(work.device)
@@ -176,7 +176,7 @@ def growth(work: Work, sizes: tuple[int, ...]) -> pd.DataFrame:
     rows = []
     for size in sizes:
         grown = Work(work.config, tuple(rng.choices(work.lengths, k=size)), work.batch_size)
-        model = Classifier(attach(GPT2.from_pretrained(work.folder), LoRA()), LinearHead(work.config.n_embd, CLASSES))
+        model = Classifier(attach(load_model(work.folder), LoRA()), LinearHead(work.config.n_embd, CLASSES))
         settings = TrainingSettings(epochs=1, batch_size=work.batch_size, lr=1e-4)
         began = time.perf_counter()
         run = Trainer(model, grown.examples, grown.examples[:1], settings)
@@ -194,10 +194,10 @@ def growth(work: Work, sizes: tuple[int, ...]) -> pd.DataFrame:
 def utilisation(work: Work) -> dict[str, float]:
     """Model FLOPs of full and LoRA training a second, and their share of the fastest matrix product measured here."""
     peak = matmul_peak(work.device, torch.bfloat16 if work.precision == "bf16" else torch.float32)
-    matrices = 12 * work.config.n_layer * work.config.n_embd**2
+    matrices = work.config.n_layer * work.config.block_parameters
     found = {"peak": peak}
-    # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): floating-point operations a token
-    for name, method, passes in (("full", "full", 6), ("LoRA", LoRA(rank=RANK), 4)):
+    # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): operations a token
+    for name, method, passes in (("full", Full(), 6), ("LoRA", LoRA(rank=RANK), 4)):
         run = our_run(work, method)
         steps_of(run, work.steps)()
         before, began = run.progress.tokens, time.perf_counter()

@@ -15,8 +15,8 @@ import torch
 from gpt2lib.common.machine import environment, wait
 from gpt2lib.common.whole import write_whole
 from gpt2lib.data.batches import Encoded
-from gpt2lib.model.config import GPT2Config
-from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.base import random_model
+from gpt2lib.model.config import Config
 
 RANK, CLASSES = 8, 5
 
@@ -25,11 +25,11 @@ RANK, CLASSES = 8, 5
 class Work:
     """What both sides do: a model's shape, texts by their lengths alone (the tokens are random), and how to train.
 
-    lengths: of the texts in tokens, as a task has them. steps: updates in one round of a training measurement. weights: a
-    folder in the transformers layout; without it random weights are made.
+    lengths: of the texts in tokens, as a task has them. steps: updates in one round of a training measurement. weights:
+    a folder in the transformers layout; without it random weights are made.
     """
 
-    config: GPT2Config
+    config: Config
     lengths: tuple[int, ...]
     batch_size: int = 8
     steps: int = 8
@@ -45,7 +45,7 @@ class Work:
             return Path(self.weights)
         torch.manual_seed(self.seed)
         folder = Path(tempfile.mkdtemp())
-        GPT2(self.config).save_pretrained(folder)
+        random_model(self.config).save_pretrained(folder)
         return folder
 
     @cached_property

@@ -43,8 +43,8 @@ def environment() -> dict:
 
 
 def _revision() -> dict:
-    """Which code this is: the git revision of the checkout that it stands in, and whether nothing there was changed; without
-    one (a repository further up is another project's), or without git, the installed version."""
+    """Which code this is: the git revision of the checkout that it stands in, and whether nothing there was changed;
+    without one (a repository further up is another project's), or without git, the installed version."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -71,8 +71,8 @@ def _processor() -> str:
 
 
 def processes():
-    """accelerate's state: which of how many processes this is. An early PartialState() of its own takes every process of
-    a run on CPUs for the only one."""
+    """accelerate's state: which of how many processes this is. An early PartialState() of its own takes every process
+    of a run on CPUs for the only one."""
     from accelerate import PartialState  # two seconds of imports that a user of the model alone need not pay
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

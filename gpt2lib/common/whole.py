@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, then renamed, so that no reader and no kill ever meets half of one."""
+"""Files that are whole or not there: written beside, then renamed, so that no reader and no kill meets half of one."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """The library's parts behind the signatures that notebook 02 asks its reader for, so that one check can run both.
 
-There a layer is called with what it kept of earlier tokens, `layer(x, past) -> (y, past)`, and a training loop with a list of
-batches.
+There a layer is called with what it kept of earlier tokens, `layer(x, past) -> (y, past)`, and a training loop with a
+list of batches.
 """
 
 import itertools
@@ -37,10 +37,10 @@ class LibraryGPT(GPT2):
 
 
 def beside(config: GPT2Config, library: nn.Module, x: Tensor, first: int) -> Callable[[type[nn.Module]], dict]:
-    """What a check does with a layer class: the outputs of one with the library's weights, at once and in two calls, and
-    its gradients.
+    """What a check does with a layer class: the outputs of one with the library's weights, at once and in two calls,
+    and its gradients.
 
-    x: what it is called with, [batch, seq] or [batch, seq, n_embd]. first: how many tokens the first of two calls takes.
+    x: what it is called with, [batch, seq] or [batch, seq, n_embd]. first: how many tokens the first call gets.
     """
 
     def run(kind: type[nn.Module]) -> dict:

@@ -33,16 +33,17 @@ language: en
 
 # {name}
 
-A GPT-2 architecture of {config.parameters:,} parameters ({config.n_layer} blocks, width {config.n_embd}, {config.n_head} heads, context
-{config.n_positions}, output layer tied to the token embedding) with a byte-level BPE tokenizer of its own
-({config.vocab_size:,} entries, the last one `<|endoftext|>`). It is **not** OpenAI's GPT-2 and knows far less.
-Both `gpt2lib.GPT2.from_pretrained` and `transformers.AutoModelForCausalLM.from_pretrained` load it. The file holds half-precision
-numbers.
+A GPT-2 architecture of {config.parameters:,} parameters ({config.n_layer} blocks, width {config.n_embd},
+{config.n_head} heads, context {config.n_positions}, output layer tied to the token embedding) with a byte-level BPE
+tokenizer of its own ({config.vocab_size:,} entries, the last one `<|endoftext|>`). It is **not** OpenAI's GPT-2 and
+knows far less. Both `gpt2lib.GPT2.from_pretrained` and `transformers.AutoModelForCausalLM.from_pretrained` load it.
+The file holds half-precision numbers.
 
 ## What it was trained on
 
 {progress.tokens:,} tokens in packed rows of {config.n_positions}, documents separated by the end-of-text token; every
-hundredth document was held out. {sources} Perplexity is per token of this tokenizer, on held-out documents, after training.
+hundredth document was held out. {sources} Perplexity is per token of this tokenizer, on held-out documents, after
+training.
 
 | part | share of the tokens | held-out perplexity |
 |---|---|---|
@@ -50,23 +51,24 @@ hundredth document was held out. {sources} Perplexity is per token of this token
 
 ## Recipe
 
-`notebooks/03_pretraining`: {progress.steps:,} updates of {settings.batch_size} rows; {settings.optimizer}, learning rate
-{settings.lr:g} after a warm-up over {100 * settings.warmup:g} % of the updates, falling to 0 over the last
-{100 * settings.decay:g} % of the rest; weight decay {settings.weight_decay:g}; gradients clipped to norm {settings.max_grad_norm:g};
-{settings.precision}; token embeddings started from {START[embeddings]}; seed {settings.seed}.
+`notebooks/03_pretraining`: {progress.steps:,} updates of {settings.batch_size} rows; {settings.optimizer}, learning
+rate {settings.lr:g} after a warm-up over {100 * settings.warmup:g} % of the updates, falling to 0 over the last
+{100 * settings.decay:g} % of the rest; weight decay {settings.weight_decay:g}; gradients clipped to norm
+{settings.max_grad_norm:g}; {settings.precision}; token embeddings started from {START[embeddings]};
+seed {settings.seed}.
 {progress.seconds / 60:.0f} minutes at {progress.tokens_per_second:,.0f} tokens/s.
 Held-out loss {progress.best["loss"]:.3f} nats a token.
 
 ## Limits
 
-It has read about a thousandth of what GPT-2 read. It writes in the manner of its parts and seldom makes sense for longer than a
-sentence; it knows few facts, and repeats the prejudices of its texts. It is made for comparing methods of adaptation
-on small machines, and results on it are not results on GPT-2.
+It has read about a thousandth of what GPT-2 read. It writes in the manner of its parts and seldom makes sense for
+longer than a sentence; it knows few facts, and repeats the prejudices of its texts. It is made for comparing methods of
+adaptation on small machines, and results on it are not results on GPT-2.
 
 ## What it writes
 
-The beginnings of the first held-out documents of each part (bold; of those longer than eight tokens), continued by sampling (top-p 0.9, temperature 1, one seed).
-None was chosen or left out.
+The beginnings of the first held-out documents of each part (bold; of those longer than eight tokens), continued by
+sampling (top-p 0.9, temperature 1, one seed). None was chosen or left out.
 
 {written}
 """

@@ -38,7 +38,7 @@ def difference(seen: object, expected: object, tolerance: float) -> str:
 
 
 def rounded(value: object, digits: int) -> str:
-    """A result as a text, numbers rounded: what `exercise` hashes. An int and a float of the same value are the same."""
+    """A result as a text, numbers rounded: what `exercise` hashes. An int and a float of one value are the same."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {rounded(part, digits)}" for key, part in value.items()) + "}"
     array = _array(value)

@@ -32,7 +32,7 @@ def gradient_norms(model: nn.Module, value: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def leak(function: Callable[[Tensor], Tensor], x: Tensor) -> list[float]:
-    """By position t: how much outputs *before* t change, at most, when the input at t does. All 0 for a causal function.
+    """By position t: how much outputs *before* t change, at most, when the input at t does. All 0 if it is causal.
 
     x: [batch, seq, features] -> [batch, seq, anything].
     """
@@ -45,7 +45,7 @@ def leak(function: Callable[[Tensor], Tensor], x: Tensor) -> list[float]:
 
 
 def chain(rows: int, length: int, vocab_size: int = 50, noise: float = 0.1, seed: int = 0) -> Tensor:
-    """A made-up language that is easy to learn: token x is followed by 3 x + 1, but for a share of random ones: [rows, length]"""
+    """A made-up, easy language: token x is followed by 3 x + 1, but for a share of random ones: [rows, length]"""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(vocab_size, (rows, length), generator=generator)
     surprise = torch.rand(rows, length, generator=generator) < noise

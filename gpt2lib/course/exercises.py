@@ -30,11 +30,11 @@ def exercise(
 ) -> Callable[[object], "Exercise"]:
     """A decorator that says whether a function (or a class, or a plain value) is the answer: right, waits, or not yet.
 
-    It is compared with `like`, the library's own; or, where there is none to name, with `digest`, the hash of the result
-    rounded to `digits` decimals (leave it empty, and a solution that is not accepted tells it). on: argument tuples to
-    call both with, each time on copies and from the same random state; gradients with respect to arguments that require
-    one are compared, too. run: instead of `on`, what to do with an answer to get a result. Without either the answer is
-    itself the result. tolerance: see `compare.difference`. look: said when it is not right yet.
+    It is compared with `like`, the library's own; or, where there is none to name, with `digest`, the hash of the
+    result rounded to `digits` decimals (leave it empty, and a solution that is not accepted tells it). on: argument
+    tuples to call both with, each time on copies and from the same random state; gradients with respect to arguments
+    that require one are compared, too. run: instead of `on`, what to do with an answer to get a result. Without either
+    the answer is itself the result. tolerance: see `compare.difference`. look: said when it is not right yet.
     """
     return lambda answer: Exercise(title, answer, _Check(title, like, digest, on, run, tolerance, digits, look))
 
@@ -59,8 +59,8 @@ class Exercise:
         return self.answer(*arguments, **named)
 
     def mistake(self, why: str) -> Callable[[object], "Exercise"]:
-        """A decorator for a wrong answer, one that runs: an error tells itself. why: goes on after "this is what one gets
-        when". Raises AssertionError if the check does not notice."""
+        """A decorator for a wrong answer, one that runs: an error tells itself. why: goes on after "this is what one
+        gets when". Raises AssertionError if the check does not notice."""
 
         def reject(wrong):
             state, _ = self.check(wrong)
@@ -135,7 +135,7 @@ def _called(answer, arguments: tuple) -> object:
 
 
 def untouched(answer: object) -> bool:
-    """Whether nothing was written yet: None, a function whose body is at most a docstring, a class with such a method."""
+    """Whether nothing was written yet: None, a function of at most a docstring, a class with such a method."""
     if answer is None:
         return True
     if inspect.isclass(answer):

@@ -19,7 +19,7 @@ from gpt2lib.model.decoder import Decoder
 
 @dataclass(frozen=True)
 class Inside:
-    """hidden: [n_layer + 1, batch, seq, n_embd], the residual path before the first block and after each, not normalised.
+    """hidden: [n_layer + 1, batch, seq, n_embd], the residual path before the first block and after each, unnormed.
     patterns: [n_layer, batch, n_head, seq, seq], rows sum to 1."""
 
     hidden: Tensor
@@ -72,20 +72,20 @@ def repeated(vocab_size: int, length: int, rows: int, seed: int = 0) -> Tensor:
 
 
 def previous_token(patterns: Tensor) -> Tensor:
-    """How much each head looks at the token just before, on average: [n_layer, batch, n_head, seq, seq] -> [n_layer, n_head]."""
+    """Each head's mean look at the token just before: [n_layer, batch, n_head, seq, seq] -> [n_layer, n_head]."""
     return patterns.diagonal(-1, -2, -1).mean((1, -1))
 
 
 def induction(patterns: Tensor) -> Tensor:
-    """How much each head, in the second half of `repeated` tokens, looks at the token *after* the earlier copy of the one
-    it reads: [n_layer, batch, n_head, seq, seq] -> [n_layer, n_head] (Olsson et al. 2022, arXiv 2209.11895)."""
+    """How much each head, in the second half of `repeated` tokens, looks at the token *after* the earlier copy of the
+    one it reads: [n_layer, batch, n_head, seq, seq] -> [n_layer, n_head] (Olsson et al. 2022, arXiv 2209.11895)."""
     length = patterns.shape[-1] // 2
     return patterns[..., length:, :].diagonal(1, -2, -1).mean((1, -1))
 
 
 @contextmanager
 def without_heads(model: Decoder, heads: Iterable[tuple[int, int]]) -> Iterator[None]:
-    """Inside, these heads, (block, head) each, add nothing to what passes through: what they write enters `o` as zeros."""
+    """Inside, these heads, (block, head) each, add nothing to what passes: what they write enters `o` as zeros."""
     size, hooks = model.config.head_dim, []
 
     def silence(head):
@@ -107,7 +107,7 @@ def without_heads(model: Decoder, heads: Iterable[tuple[int, int]]) -> Iterator[
 
 @torch.no_grad()
 def answers_by_block(model: Decoder, batch: Batch, answers: tuple[int, int]) -> Tensor:
-    """The logit of the second answer less that of the first at the last real token, by the lens: [n_layer + 1, batch]."""
+    """The second answer's logit less the first's at the last real token, by the lens: [n_layer + 1, batch]."""
     hidden = look_inside(model, batch.input_ids).hidden  # padding on the right is seen by no real token
     last = hidden[:, torch.arange(len(batch.lengths)), batch.lengths - 1]  # [n_layer + 1, batch, n_embd]
     no, yes = model.logits(model.ln_f(last))[..., list(answers)].unbind(-1)

@@ -1,4 +1,4 @@
-"""Things to move and to type into, with a still picture where no kernel runs (a page of the course, a notebook unopened).
+"""Things to move and to type into, with a still picture where no kernel runs (a web page, a notebook unopened).
 
 A function draws; `explore` gives it sliders. The still picture is what it draws at their first values.
 """
@@ -16,8 +16,9 @@ COLOURS = ("#cfe2f3", "#fce5cd", "#d9ead3", "#f4cccc", "#d9d2e9")  # light, for 
 def explore(draw: Callable, **controls) -> None:
     """Show what `draw` returns, with a control for each of its arguments.
 
-    controls: widgets, or what ipywidgets makes them from, such as (first, last, step) with the default in draw's signature, or
-    a list to choose from. The output carries both the widget and a still picture; a front end shows the best it can.
+    controls: widgets, or what ipywidgets makes them from, such as (first, last, step) with the default in draw's
+    signature, or a list to choose from. The output carries both the widget and a still picture; a front end shows the
+    best it can.
     """
     box = interactive(draw, {"auto_display": True}, **controls)
     shell = get_ipython()

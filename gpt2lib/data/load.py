@@ -7,6 +7,7 @@ Quora), and numbered sonnets in plain text. `load_task` is what notebooks call.
 import os
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,13 +76,32 @@ class Table:
     label: str
     class_names: tuple[str, ...]
 
+    def read(self, file: Callable[[str], Path]) -> tuple[list[Example], list[Example], list[Example]]:
+        """The train, dev and test part. file: where a file of that name is."""
+        train, dev = (read_table(file(f"{self.prefix}-{part}.csv"), self) for part in ("train", "dev"))
+        return train, dev, read_table(file(f"{self.prefix}-test-student.csv"), self, labelled=False)
+
+
+@dataclass(frozen=True)
+class Poems:
+    """The names of one task's files of numbered poems; of the test part the first lines are there."""
+
+    files: tuple[str, str, str]
+    class_names: tuple[str, ...] = ()
+
+    def read(self, file: Callable[[str], Path]) -> tuple[list[Example], list[Example], list[Example]]:
+        """As `Table.read`."""
+        train, dev, test = map(file, self.files)
+        return read_sonnets(train), read_sonnets(dev), read_sonnets(test, lines=PROMPT_LINES)
+
 
 TABLES = {
     "sst": Table("ids-sst", ("id", "sentence"), "sentiment", ("--", "-", "0", "+", "++")),
     "cfimdb": Table("ids-cfimdb", ("id", "sentence"), "sentiment", ("negative", "positive")),
     "quora": Table("quora", ("id", "sentence1", "sentence2"), "is_duplicate", ("no", "yes")),
 }
-TASKS = (*TABLES, "sonnets")  # the course's; `glue.GLUE` has the others
+POEMS = {"sonnets": Poems(("sonnets.txt", "TRUE_sonnets_held_out_dev.txt", "sonnets_held_out.txt"))}
+TASKS = TABLES | POEMS  # the course's; `glue.GLUE` has the others
 
 
 def load_task(name: str, source: str | Path | None = None, quiet: bool = False) -> TaskData:
@@ -89,9 +109,9 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
     "glue/sst2", and print how much there is.
 
     source: a folder in the course's layout, or "toy" for small made-up data (of the first four; "toy-few" for a
-    handful of it, to try whether something runs); without it GPT2LIB_DATA, then data/ in the checkout, then a download. GLUE lies under glue/ there; its test part is empty, for
-    its labels are not public. Raises ValueError for an unknown task or a malformed file (with its line), and
-    FileNotFoundError that says what to put where.
+    handful of it, to try whether something runs); without it GPT2LIB_DATA, then data/ in the checkout, then a
+    download. GLUE lies under glue/ there; its test part is empty, for its labels are not public. Raises ValueError for
+    an unknown task or a malformed file (with its line), and FileNotFoundError that says what to put where.
     """
     if name not in (*TASKS, *glue.GLUE):
         raise ValueError(f"no task is called {name!r}; possible: {', '.join((*TASKS, *glue.GLUE))}")
@@ -104,9 +124,6 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f"source={str(source)!r} is no folder; give one in the course's layout, or 'toy'")
 
-    def file(file_name: str) -> Path:
-        return find_file(file_name, folder)
-
     if name in glue.GLUE:
         task = glue.GLUE[name]
         if found := glue.find_folder(task, _places(folder)):
@@ -116,17 +133,9 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
         else:
             train, dev = glue.from_hub(name)
         data = TaskData(name, source_name, task.class_names, train, dev, [])
-    elif name == "sonnets":
-        train = read_sonnets(file("sonnets.txt"))
-        dev = read_sonnets(file("TRUE_sonnets_held_out_dev.txt"))
-        test = read_sonnets(file("sonnets_held_out.txt"), lines=PROMPT_LINES)
-        data = TaskData(name, source_name, (), train, dev, test)
     else:
-        table = TABLES[name]
-        train = read_table(file(f"{table.prefix}-train.csv"), table)
-        dev = read_table(file(f"{table.prefix}-dev.csv"), table)
-        test = read_table(file(f"{table.prefix}-test-student.csv"), table, labelled=False)
-        data = TaskData(name, source_name, table.class_names, train, dev, test)
+        task = TASKS[name]
+        data = TaskData(name, source_name, task.class_names, *task.read(lambda file: find_file(file, folder)))
     if not quiet:
         print(data)
     return data
@@ -174,7 +183,7 @@ def _places(folder: Path | None) -> list[Path]:
 
 
 def read_table(path: Path, table: Table, labelled: bool = True) -> list[Example]:
-    """Read one of the course's tables. Raises ValueError naming file and line for anything that is not as it should be."""
+    """Read one of the course's tables. Raises ValueError naming file and line for whatever is not as it should be."""
     wanted = table.columns + ((table.label,) if labelled else ())
     rows = read_rows(path)
     if not rows:

@@ -22,8 +22,8 @@ def read_text(path: Path) -> str:
 def read_rows(path: Path, separator: str = "\t", quoted: bool = True) -> list[tuple[int, list[str]]]:
     """The rows of a table, each with the number of the line on which it begins; lines that are empty are none.
 
-    quoted: a field may stand in quotes, and then run over several lines. Raises ValueError for damaged quoting, and for a
-    quoted field that holds a separator and a line's end: the quote was never closed, and the field has swallowed rows.
+    quoted: a field may stand in quotes, and then run over several lines. Raises ValueError for damaged quoting, and for
+    a quoted field that holds a separator and a line's end: it was never closed, and has swallowed rows.
     """
     rows, line = [], 1
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE

@@ -124,7 +124,7 @@ def sonnet(rng: random.Random) -> str:
 
 
 def told_review(rng: random.Random) -> str:
-    """A review that ends with what its writer felt, as reviews do: from this a language model learns what words mean."""
+    """A review that ends with what its writer felt, as they do: so a language model learns what words mean."""
     text, total = review(rng, rng.choice([1, 1, 1, 2, 4]))
     verdict = "hated" if total < -2 else "disliked" if total < 0 else "liked" if total < 3 else "loved"
     return f"{text} I {verdict if total else 'did not mind'} it ."

@@ -74,7 +74,7 @@ class CausalSelfAttention(nn.Module):
         return self.o(y.transpose(1, 2).flatten(2))  # [batch, seq, n_embd]
 
     def weights(self, x: Tensor) -> Tensor:
-        """The attention pattern of a batch without padding, for looking at: [batch, n_head, seq, seq], rows sum to 1."""
+        """The attention pattern of a batch without padding, to look at: [batch, n_head, seq, seq], rows sum to 1."""
         q, k = self.split_heads(self.q(x)), self.split_heads(self.k(x))
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # [batch, n_head, seq, seq]
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)

@@ -18,9 +18,9 @@ def load_base(name: str | Path, depth: int | None = None) -> tuple[Decoder, obje
     """A pretrained model and its tokenizer, or with "untrained:" before the name one with random weights.
 
     Random weights are the same in every call: a run that goes on after a kill, or is repeated, has the base it had.
-    name: what `Decoder.from_pretrained` takes, of any family that config.json's model_type names. depth: keep the lowest so
-    many blocks, and the final norm after them. An untrained model of a published size needs only its tokenizer: where
-    that cannot be fetched, gpt2-mini's stands in.
+    name: what `Decoder.from_pretrained` takes, of any family that config.json's model_type names. depth: keep the
+    lowest so many blocks, and the final norm after them. An untrained model of a published size needs only its
+    tokenizer: where that cannot be fetched, gpt2-mini's stands in.
     """
     if not str(name).startswith(UNTRAINED):
         return load_model(name, depth), load_tokenizer(name)

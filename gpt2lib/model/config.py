@@ -28,6 +28,7 @@ class GPT2Config:
     bos_token_id: int | None = None
     eos_token_id: int | None = None
 
+    family: ClassVar[str] = "gpt2"  # config.json's model_type
     tie_word_embeddings: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -45,6 +46,11 @@ class GPT2Config:
         """How many parameters a GPT-2 of this shape has; the output layer adds none."""
         d = self.n_embd
         return d * (self.vocab_size + self.n_positions) + self.n_layer * (12 * d * d + 13 * d) + 2 * d
+
+    @property
+    def block_parameters(self) -> int:
+        """How many weights of a block are matrices', which is how many multiplications it takes a token."""
+        return 12 * self.n_embd**2
 
     @property
     def head_dim(self) -> int:
@@ -86,8 +92,8 @@ class GPT2Config:
 class LlamaConfig:
     """Sizes of a Llama, called as GPT-2's are. The defaults are SmolLM2-135M's (Allal et al. 2025, arXiv 2502.02737).
 
-    n_kv_head: heads of keys and values, which groups of the n_head query heads share. n_inner: width of the feed-forward
-    layer. rope_theta: base of the rotary angles. Raises ValueError as GPT2Config does.
+    n_kv_head: heads of keys and values, which groups of the n_head query heads share. n_inner: width of the
+    feed-forward layer. rope_theta: base of the rotary angles. Raises ValueError as GPT2Config does.
     """
 
     vocab_size: int = 49152
@@ -102,6 +108,8 @@ class LlamaConfig:
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+
+    family: ClassVar[str] = "llama"
 
     def __post_init__(self):
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_kv_head", "n_inner"):
@@ -120,10 +128,14 @@ class LlamaConfig:
     @property
     def parameters(self) -> int:
         """How many parameters a Llama of this shape has."""
-        d = self.n_embd
-        attention = 2 * d * d + 2 * d * self.n_kv_head * self.head_dim
-        tables = d * self.vocab_size * (1 if self.tie_word_embeddings else 2)
-        return tables + self.n_layer * (attention + 3 * d * self.n_inner + 2 * d) + d
+        tables = self.n_embd * self.vocab_size * (1 if self.tie_word_embeddings else 2)
+        return tables + self.n_layer * (self.block_parameters + 2 * self.n_embd) + self.n_embd
+
+    @property
+    def block_parameters(self) -> int:
+        """How many weights of a block are matrices', which is how many multiplications it takes a token."""
+        attention = 2 * self.n_embd + 2 * self.n_kv_head * self.head_dim  # rows of q and o, of k and v
+        return self.n_embd * (attention + 3 * self.n_inner)
 
     @property
     def head_dim(self) -> int:
@@ -188,7 +200,7 @@ LLAMA_NAMES = {  # ours -> transformers'
     "eos_token_id": "eos_token_id",
 }
 Config = GPT2Config | LlamaConfig
-CONFIGS = {"gpt2": GPT2Config, "llama": LlamaConfig}  # by config.json's model_type
+CONFIGS = {config.family: config for config in (GPT2Config, LlamaConfig)}
 
 
 def config_from_json(path: str | Path) -> Config:

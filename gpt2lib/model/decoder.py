@@ -1,4 +1,4 @@
-"""What the families of language models here share: blocks with a residual path, run with a cache, padding, and an output layer."""
+"""What the model families share: blocks with a residual path, run with a cache, padding, and an output layer."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,11 @@ class Decoder(nn.Module):
         return ()
 
     def reset_parameters(self) -> None:
-        """GPT-2's initialisation: N(0, 0.02), residual outputs scaled by 1 / sqrt(2 n_layer), biases 0 (section 2.3)."""
+        """GPT-2's initialisation: N(0, 0.02), residual outputs over sqrt(2 n_layer), biases 0 (section 2.3)."""
+        if (
+            self.wte.weight.is_meta
+        ):  # of a model that is only counted there is nothing to fill, and it would take a while
+            return
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
                 nn.init.zeros_(parameter)
@@ -62,7 +66,7 @@ class Decoder(nn.Module):
         first: int = 0,
         end: int | None = None,
     ) -> Tensor:
-        """Hidden states after the final norm: [batch, seq, n_embd], or [batch, n_embd] at the positions `read`: [batch].
+        """Hidden states after the final norm: [batch, seq, n_embd], or [batch, n_embd] at positions `read`: [batch].
 
         input_ids: [batch, seq]. attention_mask: [batch, cached + seq], 1 = real token, on whichever side the padding
         is; a batch padded on the right needs none. Positions count real tokens, so that padding changes nothing;
@@ -149,7 +153,7 @@ class Decoder(nn.Module):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write config.json and model.safetensors, which transformers loads.
 
-        dtype: of the numbers in the file; `from_pretrained` makes them float32 again. Raises ValueError while an adapter
-        is attached: merge it first, or save it by itself.
+        dtype: of the numbers in the file; `from_pretrained` makes them float32 again. Raises ValueError while an
+        adapter is attached: merge it first, or save it by itself.
         """
         pretrained.save(self, Path(folder), dtype)

@@ -36,7 +36,8 @@ def generate(
         raise ValueError("generate needs at least one real token in every row: begin an empty prompt with an end token")
     if not temperature >= 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         raise ValueError(
-            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: need temperature >= 0, top_k >= 1, 0 < top_p <= 1"
+            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: "
+            "need temperature >= 0, top_k >= 1, 0 < top_p <= 1"
         )
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be at least 0, not {max_new_tokens}")

@@ -1,5 +1,5 @@
-"""Models in llama.cpp's one-file format, GGUF: read by its own `gguf` package, made float32 once, and kept in the user's
-cache as a folder in the transformers layout. SmolLM2-135M's comes with pip as such a file.
+"""Models in llama.cpp's one-file format, GGUF: read by its own `gguf` package, made float32 once, and kept in the
+user's cache as a folder in the transformers layout. SmolLM2-135M's comes with pip as such a file.
 """
 
 import hashlib
@@ -187,8 +187,8 @@ def their_name(path: Path, name: str) -> str:
 
 
 def half_split(weight: Tensor, heads: int) -> Tensor:
-    """Rows of a head in the order that `apply_rope` pairs them: first halves, then second ones, where GGUF has the two of
-    a pair side by side. [heads * head_dim, d_in] -> the same shape."""
+    """Rows of a head in the order that `apply_rope` pairs them: first halves, then second ones, where GGUF has the two
+    of a pair side by side. [heads * head_dim, d_in] -> the same shape."""
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
 
 
@@ -203,7 +203,8 @@ def write_tokenizer(path: Path, values: dict, folder: Path) -> None:
     kind, splitting = (values.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     if kind != "gpt2" or splitting not in ("gpt-2", "smollm"):
         raise ValueError(
-            f"{path}: a tokenizer of kind {kind!r}, {splitting!r} is not built here; put its tokenizer.json beside the file"
+            f"{path}: a tokenizer of kind {kind!r}, {splitting!r} is not built here; "
+            "put its tokenizer.json beside the file"
         )
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 

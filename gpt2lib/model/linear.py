@@ -18,8 +18,8 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b: [..., d_in] -> [..., d_out].
 
-    Few rows in float32 on a CPU are multiplied as W x^T, made up to a multiple of 8: so the rows lie side by side in the
-    vector registers, which takes half to two thirds of the time of F.linear.
+    Few rows in float32 on a CPU are multiplied as W x^T, made up to a multiple of 8: so the rows lie side by side in
+    the vector registers, which takes half to two thirds of the time of F.linear.
     """
     rows = x.shape[:-1].numel()
     float32 = x.dtype == weight.dtype == torch.float32

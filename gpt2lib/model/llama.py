@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
 
 
 def rotary_angles(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of t theta^(-2i / head_dim) for every position t and pair i: [..., seq] -> [..., seq, head_dim / 2] each.
+    """cos and sin of t theta^(-2i / head_dim) at position t, for pair i: [..., seq] -> [..., seq, head_dim / 2] each.
 
     In float32: at position 8,000 bf16 would be off by whole turns (Su et al. 2021, arXiv 2104.09864).
     """
@@ -49,8 +49,8 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class GroupedAttention(nn.Module):
-    """Causal attention with rotary positions, in which n_head / n_kv_head query heads share a key and a value head (Ainslie
-    et al. 2023, arXiv 2305.13245): d^2 (2 + 2 n_kv_head / n_head) parameters, and that much less to keep of past tokens."""
+    """Causal attention with rotary positions, in which n_head / n_kv_head query heads share a key and a value head
+    (Ainslie et al. 2023, arXiv 2305.13245): d^2 (2 + 2 n_kv_head / n_head) parameters, and that much less to cache."""
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
@@ -69,7 +69,7 @@ class GroupedAttention(nn.Module):
         cos: Tensor | None = None,
         sin: Tensor | None = None,
     ) -> Tensor:
-        """As `CausalSelfAttention.forward`; cos, sin: what `apply_rope` takes, those of positions 0, 1, ... if not given."""
+        """As `CausalSelfAttention.forward`; cos, sin: as `apply_rope` takes them, by default of positions 0, 1, ..."""
         batch, seq, _ = x.shape
         if cos is None:
             cos, sin = rotary_angles(torch.arange(seq, device=x.device)[None, None], self.head_dim, self.theta)

@@ -49,8 +49,8 @@ def find(name: str | Path, allow_pickle: bool = False) -> Path:
 
 
 def load(folder: Path, config, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """A state dict with our names, in float32 whatever the file holds. Raises ValueError naming what is missing, unknown
-    or of the wrong shape."""
+    """A state dict with our names, in float32 whatever the file holds. Raises ValueError naming what is missing,
+    unknown or of the wrong shape."""
     path, theirs = _read(folder, allow_pickle)
 
     def take(key: str, *shape: int) -> Tensor:

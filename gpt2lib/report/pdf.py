@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 
 from gpt2lib import theory
-from gpt2lib.common.whole import write_whole
+from gpt2lib.adapters import AlphaLoRA
+from gpt2lib.common.whole import write_json, write_whole
 from gpt2lib.report import figures, statistics
-from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, worth
+from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, tried_rates, worth
+from gpt2lib.tasks.method import METHODS
+from gpt2lib.tasks.task import TASKS
 
 BASES = ("pretraining", "smollm2")  # studies that say what a base must know, whichever study is reported
+SIMULATION = {"p": 300, "draws": 20}  # of the theory's figure: dimensions, and draws that a point is the mean of
 FOLDER = Path(__file__).resolve().parents[2] / "report"  # of the checkout, for notebooks, wherever they run
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp: the same tables give the same bytes
 
@@ -39,6 +43,7 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     folder.mkdir(parents=True, exist_ok=True)
     published = pd.read_csv(source.parent / "published.csv")
     _save(folder, "published", statistics.of_published(published))
+    _write_names(folder / "names.json", runs)
     drawn = _draw_study(runs, study, results, folder, published) | _draw_others(study, results, folder)
 
     import typst  # only the report needs it
@@ -54,13 +59,22 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     return output
 
 
+def _write_names(path: Path, runs: pd.DataFrame) -> None:
+    """What the report calls tasks and methods, of each task whether its metric is better the lower it is, and the
+    settings that it mentions."""
+    tasks = {name: {"title": task.title, "metric": task.metric, "falls": task.sign < 0} for name, task in TASKS.items()}
+    methods = {name: figures.title(name) for name in [*METHODS, *runs["name"].dropna().unique()]}
+    settings = {"alpha_batch": AlphaLoRA().batch_alpha, "alpha_share": AlphaLoRA().share, "simulation": SIMULATION}
+    write_json(path, {"tasks": tasks, "methods": methods, "settings": settings})
+
+
 def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
     """The study's own tables and figures; returns the names of those that not every study has."""
     history = pd.read_csv(results / f"{study}-history.csv")
     examples = pd.read_parquet(results / f"{study}-examples.parquet")
     drawn = set()
 
-    main = runs[(runs["part"] == "main") & (runs["task"] != "pretraining")]
+    main = runs[(runs["part"] == "main") & runs["task"].isin(TASKS)]
     counted = main[main["counts"]]
     methods = summarise(counted, examples)
     compared = statistics.comparisons(examples[examples["run"].isin(counted["run"])])
@@ -75,10 +89,8 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
     measured = results / "benchmarks.csv"
     benchmarks = pd.read_csv(measured) if study != "demo" and measured.is_file() else None
     _save(folder, "cost", methods, figures.cost(methods, benchmarks), keep_table=False)
-    tried = main[(main["seed"] == main["seed"].min()) & (main["task"] != "sonnets")]
-    tried = tried[tried.groupby(["task", "name"])["lr"].transform("nunique") > 1]  # others took another task's rate
+    tried = tried_rates(runs)
     if len(tried):
-        tried = tried[["task", "name", "lr", "accuracy"]].rename(columns={"accuracy": "value"})
         _save(folder, "rates", tried, figures.rates(tried))
         drawn.add("rates")
     for part in ("glue", "weight decay"):
@@ -120,7 +132,9 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
     """What comes from elsewhere than the study: the theory, the benchmarks, the other studies on real data."""
     drawn = set()
     settings = {f"beta = {beta:g}": (beta, 2.0, 1.0) for beta in (-0.5, 0.0, 0.4, 0.7, 0.95)}  # beta, eta, gamma
-    lines, points, best = theory.compare(settings, np.linspace(-1, 6, 141), np.array([-1, 0, 0.5, 1, 2, 3, 4.5, 6]))
+    lines, points, best = theory.compare(
+        settings, np.linspace(-1, 6, 141), np.array([-1, 0, 0.5, 1, 2, 3, 4.5, 6]), **SIMULATION
+    )
     _save(folder, "theory", points, figures.accuracy_over_alpha(lines, points, best))
     if study == "demo":  # toy data: real results do not belong beside them
         return drawn

@@ -10,8 +10,8 @@ REFERENCE = "lora"
 def interval(values: np.ndarray, weights: np.ndarray | None = None, draws: int = 2000) -> tuple[float, float]:
     """95 % percentile interval of the mean over seeds and examples, of which both are drawn again (two-way bootstrap).
 
-    values: [seeds, examples], each row the same examples. weights: [examples], such as tokens for nats a token. With one
-    seed it says nothing about the variation between seeds.
+    values: [seeds, examples], each row the same examples. weights: [examples], such as tokens for nats a token. With
+    one seed it says nothing about the variation between seeds.
     """
     seeds, examples = values.shape
     rng = np.random.default_rng(0)
@@ -40,11 +40,11 @@ def weights(examples: pd.DataFrame) -> np.ndarray | None:
 def comparisons(examples: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     """Every method against the reference on the same dev examples, one row for each task and method.
 
-    examples: columns task, name (the method's), run, id, correct or loss and tokens. difference: of accuracies in points, or of
-    nats a token (below 0 is better), with a 95 % interval (bootstrap over examples of the paired differences, averaged
-    over seeds). p: two-sided permutation test of the same differences (signs flipped at random); p_holm: corrected for
-    the comparisons within the task. effect: Cohen's h for accuracies, the mean over the standard deviation of the
-    differences for nats.
+    examples: columns task, name (the method's), run, id, correct or loss and tokens. difference: of accuracies in
+    points, or of nats a token (below 0 is better), with a 95 % interval (bootstrap over examples of the paired
+    differences, averaged over seeds). p: two-sided permutation test of the same differences (signs flipped at random);
+    p_holm: corrected for the comparisons within the task. effect: Cohen's h for accuracies, the mean over the standard
+    deviation of the differences for nats.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -95,8 +95,8 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def of_published(published: pd.DataFrame) -> pd.DataFrame:
-    """Published accuracies on sets of known size (columns task, split, value, count), with Wilson's interval and each one's
-    distance from the best on the same set.
+    """Published accuracies on sets of known size (columns task, split, value, count), with Wilson's interval and each
+    one's distance from the best on the same set.
 
     behind: in points, with Newcombe's 95 % interval and a two-sided p, Holm-corrected within the set (score test of two
     independent shares: which answers were right is not published, and a paired test would be sharper).

@@ -1,27 +1,28 @@
 """What the report says of a study: tables of results with intervals, floors and costs, from its collected runs."""
 
-import re
+import json
 
 import numpy as np
 import pandas as pd
 
 from gpt2lib.report import figures, statistics
+from gpt2lib.tasks.task import TASKS
 
 FLOORS = ("majority class", "bag of words")
 
 
 def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds and dev
-    examples (`statistics.interval`).
+    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds
+    and dev examples (`statistics.interval`).
 
     The floors of each task stand as methods of their own: "majority class", "bag of words", "before training".
     """
     rows = []
     for (task, name), group in runs.groupby(["task", "name"], sort=False):
         per_example = examples[examples["run"].isin(group["run"])]
-        metric = "perplexity" if task == "sonnets" else "accuracy"
+        metric = TASKS[task].metric
         low, high = statistics.interval(statistics.scores(per_example), statistics.weights(per_example))
-        if task == "sonnets":
+        if not TASKS[task].classes:  # their scores are nats a token
             low, high = np.exp([low, high])
         row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
         row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
@@ -54,21 +55,22 @@ def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
     """The overlap scores and the form of each method's sonnets, and those of the floors below them."""
     columns = ["chrf_whole", "chrf_continuation", "bleu_whole", "bleu_continuation"]
     form = ["lines", "rhyme_rate", "copied_line_rate"]
-    ours = runs[runs["task"] == "sonnets"].groupby("name", sort=False)[columns + form].mean()
+    ours = runs[runs["chrf_whole"].notna()].groupby("name", sort=False)[columns + form].mean()
     floors = pd.DataFrame(next(iter(sonnets.values()))["floors"]).T
     ours = ours.loc[figures.in_order(ours.index)]
     return pd.concat([ours, floors]).rename_axis("method").reset_index()
 
 
 def alpha_gain(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """alpha-LoRA's dev accuracy minus LoRA's over the pairs of runs with the same examples, and its 95 % interval: one row."""
+    """alpha-LoRA's dev accuracy minus LoRA's over pairs of runs with the same examples, and its 95 % interval: one
+    row."""
     pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
     gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
     return pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}])
 
 
 def worth(runs: pd.DataFrame) -> pd.DataFrame:
-    """What pretraining is worth: one row for each task, method and base model, by the learning rate that was best on dev."""
+    """What pretraining is worth: a row for each task, method and base model, by the rate that was best on dev."""
     best = runs.loc[runs.groupby(["task", "method", "base_model"])["accuracy"].idxmax()]
     columns = ["task", "method", "base_model", "base_params", "lr", "epochs", "accuracy"]
     columns += ["bag_of_words_accuracy", "majority_accuracy"]
@@ -76,15 +78,15 @@ def worth(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
-    """Dev accuracy by task, base and method, from those that know nothing of the language to those that know much: columns
-    task, method ("" for a floor), base (its title), value, low, high.
+    """Dev accuracy by task, base and method, from those that know nothing of the language to those that know much:
+    columns task, method ("" for a floor), base (its title), value, low, high.
 
-    studies: (runs, examples) each; of a base's runs of one task and method at several learning rates, the best on dev count.
-    Where two studies have the same, the later one's stands.
+    studies: (runs, examples) each; of a base's runs of one task and method at several learning rates, the best on dev
+    count. Where two studies have the same, the later one's stands.
     """
     parts = []
     for runs, examples in studies:
-        runs = runs[(runs["task"] != "sonnets") & runs["accuracy"].notna()]
+        runs = runs[runs["accuracy"].notna()]
         for base, group in runs.groupby("base_model", sort=False):
             of_rate = group.groupby(["task", "name", "lr"])["accuracy"].transform("mean")
             best = of_rate == of_rate.groupby([group["task"], group["name"]]).transform("max")
@@ -102,15 +104,31 @@ def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
 
 
 def block_ranges(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """Dev accuracy and time by the range of blocks that is adapted: columns task, first, end (behind the last), value, low,
-    high, seconds.
-
-    runs: their column `layers` says which, "12 24" for blocks 12 to 23.
-    """
+    """Dev accuracy and time by the range of blocks that is adapted: columns task, first, end (behind the last), value,
+    low, high, seconds. Only of runs whose parameters say a range: `layers`, [12, 24] for blocks 12 to 23."""
+    ranges = runs["parameters"].map(lambda text: tuple(json.loads(text).get("layers", ())))
     parts = []
-    for layers, group in runs.groupby("layers"):
-        first, end = (int(number) for number in re.findall(r"\d+", layers))
+    for layers, group in runs[ranges.map(len) == 2].groupby(ranges):
         found = summarise(group, examples)
-        parts.append(found[found["seconds"].notna()].assign(first=first, end=end))
+        parts.append(found[found["seconds"].notna()].assign(first=layers[0], end=layers[1]))
     table = figures.ordered(pd.concat(parts), "task")
     return table[["task", "first", "end", "value", "low", "high", "seconds"]]
+
+
+def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """What was reached at each learning rate that was tried where it was chosen: columns task, name, lr, value, an
+    accuracy.
+
+    Trials are runs of their own, and say what their rate was chosen by; in older tables they stand among the first
+    seed's runs.
+    """
+    trials = runs[runs["part"] == "trials"]
+    if trials.empty:
+        main = runs[runs["part"] == "main"]
+        trials = main[main["seed"] == main["seed"].min()]
+    chosen_by = trials["accuracy"]
+    if "selection_accuracy" in trials:
+        chosen_by = trials["selection_accuracy"].fillna(chosen_by)
+    trials = trials.assign(value=chosen_by).dropna(subset="value")
+    means = trials.groupby(["task", "name", "lr"], sort=False, as_index=False)["value"].mean()
+    return means[means.groupby(["task", "name"])["lr"].transform("size") > 1]  # the others took another task's rate

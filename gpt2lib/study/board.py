@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 
 class Board:
-    """Events as they come, and one line for each run under way, rewritten in place on a terminal and said twice a minute
-    elsewhere, if there is news."""
+    """Events as they come, and one line for each run under way, rewritten in place on a terminal and said twice a
+    minute elsewhere, if there is news."""
 
     def __init__(self, say):
         self.live = sys.stderr.isatty()

@@ -1,7 +1,8 @@
 """What a run will cost, roughly, before it is started: trained parameters, hours, memory."""
 
+import json
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -13,6 +14,7 @@ from gpt2lib.model import base
 from gpt2lib.model.config import Config
 from gpt2lib.study.group import Run
 from gpt2lib.study.notebook import default_values
+from gpt2lib.tasks.method import COMMON, record_of
 from gpt2lib.tasks.parameters import method_of
 from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.objectives import LOGITS_AT_ONCE
@@ -23,7 +25,7 @@ UTILISATION = 0.4  # of the matrix product's speed that training reaches
 
 @dataclass(frozen=True)
 class Estimate:
-    """trained: parameters, without the head's. flops: of training and of evaluating. memory: bytes at the peak."""
+    """trained: parameters, with the head's. flops: of training and of evaluating. memory: bytes at the peak."""
 
     trained: int
     flops: float
@@ -33,54 +35,79 @@ class Estimate:
 def estimate(run: Run) -> Estimate | None:
     """None for a notebook that trains nothing by these parameters, or a task whose data are not there.
 
-    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained. The
-    blocks below all that is trained run once for each text (see `training.prefix`), if no earlier run left their states.
-    Early stopping may end a run sooner.
+    A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained;
+    the blocks below the first that is trained run once for each text. Early stopping may end a run sooner.
     """
     given = default_values(run.notebook) | run.parameters
     if not {"task", "method", "base_model", "epochs"} <= set(given):
         return None
-    config = shape_of(given["base_model"], given.get("depth", 0))
+    config = shape_of(given["base_model"])
+    if config and given.get("depth"):
+        config = replace(config, n_layer=min(given["depth"], config.n_layer))
     data = config and lengths_of(given["task"], given["source"], given.get("examples", 0))
     if not data:
         return None
     most = min(given.get("max_length", config.n_positions), config.n_positions)
     train, dev, test = (sum(min(length, most) for length in lengths) for lengths in data)
-    d, batch_size = config.n_embd, given.get("batch_size", 16)
-    block = (config.parameters - d * config.vocab_size) / config.n_layer  # the token embedding is only looked up
-    trained = trained_count(method_of(given, config), config)
-    frozen = (given.get("layers") or [0])[0] if trained else config.n_layer
-    above = block * (config.n_layer - frozen)
+    d = config.n_embd
+    body = config.n_layer * config.block_parameters  # the embeddings are only looked up
+    read = {key: value for key, value in given.items() if key in ("method", "budget", "settings", *COMMON)}
+    moved = in_body(json.dumps(read, sort_keys=True), config)
+    trained = moved + in_head(record_of(given["method"]).build.own_output_layer, given["task"], config)
     output = 0 if TASKS[given["task"]].classes else d * config.vocab_size  # the layer that only a language model needs
-
-    held_out = given.get("select") == "held-out"
-    chooses, train = (SHARE * train, (1 - SHARE) * train) if held_out else (dev, train)
+    blocks = config.n_layer - (given.get("layers") or [0])[0] if moved else 0  # that training runs through
+    above = body * blocks / config.n_layer
+    # the tokens that choose the epoch, and those of them that are neither trained nor measured on
+    chooses, apart = dev, 0.0
+    if given.get("select") == "held-out":
+        chooses = apart = SHARE * train
+        train -= apart
     measured = 0 if given.get("trial") else dev + test  # a trial is measured where it chooses
     passes = given["epochs"]
     if given.get("max_steps"):
-        passes = min(passes, given["max_steps"] * batch_size / len(data[0]))
-    forward = 2 * (above + output)
-    step = 2 * forward + 2 * min(trained, above) + 2 * output if trained else 6 * output
-    once = 2 * block * frozen * (train + chooses + measured)
-    flops = once + passes * train * step + (max(1, round(passes)) * chooses + measured) * forward
-    rows = batch_size * min(max(data[0]), most)
-    activations = rows * (config.n_layer - frozen) * 18 * d * 4
+        passes = min(passes, given["max_steps"] * given.get("batch_size", 16) / len(data[0]))
+    evaluated = 2 * (above + output)
+    step = 4 * above + 2 * min(moved, above) + 6 * output
+    once = 2 * (body - above) * (train + measured + apart)
+    flops = once + passes * train * step + (max(1, round(passes)) * chooses + measured) * evaluated
+    rows = given.get("batch_size", 16) * min(max(data[0]), most)
+    activations = rows * blocks * 18 * d * 4
     logits = 3 * 4 * min(rows * config.vocab_size, LOGITS_AT_ONCE) if output else 0
     weights = 4 * config.parameters + 12 * trained
     return Estimate(trained, flops, weights + activations + logits)
 
 
-@lru_cache
-def shape_of(base_model: str, depth: int = 0) -> Config | None:
-    """The shape of the lowest `depth` blocks of a model (0: all); None for a model that is not there."""
+@cache
+def in_body(method: str, config: Config) -> int:
+    """How many of the body's parameters a method trains. method: the parameters that say it, as JSON."""
+    return trained_count(method_of(json.loads(method), config), config)
+
+
+@cache
+def in_head(own_output_layer: bool, task: str, config: Config) -> int:
+    """How many parameters the task's head trains on a model of this shape, with a copy of the output layer or
+    without."""
+    with torch.device("meta"):
+        body = base.random_model(replace(config, n_layer=1)).requires_grad_(False)
+        model = TASKS[task].head(body, _tokenizer(), own_output_layer)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@cache
+def _tokenizer():
+    return base.load_tokenizer("gpt2-mini")  # for a number of parameters any will do
+
+
+@cache
+def shape_of(base_model: str) -> Config | None:
+    """None for a model that is not there."""
     try:
-        config = base.shape_of(base_model.removeprefix(base.UNTRAINED))
+        return base.shape_of(base_model.removeprefix(base.UNTRAINED))
     except (FileNotFoundError, ValueError):
         return None
-    return replace(config, n_layer=depth) if depth else config
 
 
-@lru_cache
+@cache
 def lengths_of(task: str, source: str, examples: int) -> tuple[list[float], list[float], list[float]] | None:
     """About how many tokens each text of the task's train, dev and test parts has; None without its data."""
     try:

@@ -73,12 +73,12 @@ def alive(work: Path) -> bool:
 
 
 class Ray:
-    """A Ray cluster whose nodes share the study's folder and the notebooks at the same paths: a GPU a run where there are
-    any, else a core.
+    """A Ray cluster whose nodes share the study's folder and the notebooks at the same paths: a GPU a run where there
+    are any, else a core.
 
-    address: of the cluster, such as "auto" or "ray://host:10001"; "" starts Ray on this machine alone. A run whose worker or
-    node is lost is started again elsewhere and goes on from its checkpoint. Raises ValueError without the package ray, or
-    if the cluster cannot be reached.
+    address: of the cluster, such as "auto" or "ray://host:10001"; "" starts Ray on this machine alone. A run whose
+    worker or node is lost is started again elsewhere and goes on from its checkpoint. Raises ValueError without the
+    package ray, or if the cluster cannot be reached.
     """
 
     def __init__(self, jobs: int | None = None, address: str = ""):
@@ -125,8 +125,8 @@ class Task:
 def execute(command: list[str], work: str, environment: dict[str, str]) -> int:
     """What a worker does: run the notebook, at most once at a time on the whole cluster; returns its exit code.
 
-    The lock on shared storage keeps two workers apart. A second attempt waits for the end of a first one whose worker was
-    lost but whose notebook was not; if that one has finished the run, nothing is left to do.
+    The lock on shared storage keeps two workers apart. A second attempt waits for the end of a first one whose worker
+    was lost but whose notebook was not; if that one has finished the run, nothing is left to do.
     """
     folder = Path(work)
     with FileLock(folder / ".lock"):
@@ -140,7 +140,7 @@ def execute(command: list[str], work: str, environment: dict[str, str]) -> int:
 
 
 def _popen(command: list[str], work: Path, environment: dict[str, str], **settings) -> subprocess.Popen:
-    """Start it in a session of its own, so that Ctrl-C reaches it through `stop` alone, and note which process it is."""
+    """Start it in a session of its own, so that Ctrl-C reaches it through `stop` alone, and note which one it is."""
     environment |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with (work / "log.txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(

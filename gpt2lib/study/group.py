@@ -125,8 +125,8 @@ class Group:
             if run.tuned == tuned and run.trials and key(run.parameters) == wanted:
                 return run.trials
         raise ValueError(
-            f"{self.where}: tune.{tuned} = {self.elsewhere!r}, but no earlier group tries values of {tuned} on that task "
-            f"with the same {', '.join(SAME)} as {chosen}"
+            f"{self.where}: tune.{tuned} = {self.elsewhere!r}, but no earlier group tries values of {tuned} on that "
+            f"task with the same {', '.join(SAME)} as {chosen}"
         )
 
     def run(self, chosen: dict, tuned: str = "", trials: dict | None = None) -> Run:
@@ -142,8 +142,8 @@ class Group:
         return Run(name, self.notebook, parameters, TRIALS, tuned)
 
     def name(self, chosen: list, parameters: dict, tuned: str) -> str:
-        """What tells it apart from its group's other runs, and six digits that tell it apart from all others. It stays the
-        same when a notebook gains a parameter, or a value is tried that was not before."""
+        """What tells it apart from its group's other runs, and six digits that tell it apart from all others. It stays
+        the same when a notebook gains a parameter, or a value is tried that was not before."""
         everything = [self.content["notebook"], parameters, tuned]
         digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
         return plain_name("-".join([*(str(value)[:40] for value in chosen), digest[:6]]))

@@ -46,7 +46,7 @@ def default_values(notebook: Path) -> dict:
 
 
 def checked(parameters: dict, notebook: Path, where: str) -> dict:
-    """The parameters, as the notebook's types want them. Raises ValueError for one that it does not have or cannot take."""
+    """The parameters, as the notebook's types want them. Raises ValueError for one that it lacks or cannot take."""
     known = notebook_parameters(notebook)
     checked = {}
     for name, value in parameters.items():

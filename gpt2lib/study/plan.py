@@ -14,8 +14,8 @@ A study is a TOML file:
                                     # or a task, such as lr = "sst": take what the same method's trials there chose
     [runs.trial_parameters]         # what is different in trials: fewer examples, or where they are scored
 
-A value's trials are runs of their own, one for each of `tune_seeds`, in the part "trials"; the value with the best mean of
-what these runs chose their weights by wins, among equal ones that with the lower loss. Groups may share their trials.
+A value's trials are runs of their own, one for each of `tune_seeds`, in the part "trials"; the value with the best mean
+of what these runs chose their weights by wins, among equal ones that with the lower loss. Groups may share trials.
 """
 
 import tomllib
@@ -78,8 +78,8 @@ def _check_together(runs: list[Run], path: Path) -> None:
 def rehearsal(runs: list[Run]) -> list[Run]:
     """Each different combination of notebook, method and base model once, for two updates on a handful of toy data and
     random weights: what would fail after hours on a cluster fails here in minutes. GLUE, which has no toy data, is left
-    out, and so is a notebook that cannot be cut short, or a run that reads another one's files. Raises ValueError if none
-    is left.
+    out, and so is a notebook that cannot be cut short, or a run that reads another one's files. Raises ValueError if
+    none is left.
     """
     short = {"source": "toy-few", "epochs": 1, "max_steps": 2, "batch_size": 4, "precision": "float32"}
     short |= {"draws": 1, "max_new_tokens": 16}

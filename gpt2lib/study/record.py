@@ -95,8 +95,8 @@ def write_run(
 
 
 def write_tables(folder: str | Path, tables: dict[str, pd.DataFrame], about: dict) -> None:
-    """Write the record of a run whose result is tables: tables/NAME.csv, and result.json with `about`. Nothing if folder
-    is "". Of several processes one writes. Raises ValueError for a name with a dash: it parts the names of collected tables.
+    """Write the record of a run whose result is tables: tables/NAME.csv, and result.json with `about`. Nothing if
+    folder is "". Of several processes one writes. Raises ValueError for a name with a dash, which parts names.
     """
     for name in tables:
         check_name("a table's name", name)

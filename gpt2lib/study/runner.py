@@ -72,17 +72,19 @@ class Study:
             return None
         if (parameters := self.parameters(run)) is None:
             return None
-        wanted = run.notebook.stem, tables.parameters_text(default_values(run.notebook) | parameters)
+        # a parameter that the notebook did not have then counts as having been what it is by default now
+        defaults = default_values(run.notebook)
         for records in (self.here, self.collected):
             if run.name in records:
                 row = records[run.name].row
-                if (row.get("notebook"), row.get("parameters")) == wanted:
+                was = defaults | json.loads(row.get("parameters") or "{}")
+                if row.get("notebook") == run.notebook.stem and was == defaults | parameters and row.get("parameters"):
                     return records[run.name]
         return None
 
     def parameters(self, run: Run) -> dict | None:
-        """The run's parameters, with the best of the values that were tried; None while trials are missing, or if all of
-        them diverged."""
+        """The run's parameters, with the best of the values that were tried; None while trials are missing, or if all
+        of them diverged."""
         if not run.trials:
             return run.parameters
         tried = [(value, self.record(name)) for name, value in run.trials.items()]
@@ -202,7 +204,7 @@ class Study:
         return command, work
 
     def _finish(self, run: Run, returncode: int) -> str | None:
-        """Complete the record and rename the folder, or say in one line what went wrong; the working folder stays then."""
+        """Complete the record and rename the folder, or say in one line what went wrong; the folder stays then."""
         work, final = self.folder / ".work" / run.name, self.folder / run.name
         result_path = work / "result.json"
         parameters = default_values(run.notebook) | self.parameters(run)
@@ -237,8 +239,8 @@ class Study:
         return None
 
     def collect(self, folder: str | Path = "report/results", force: bool = False) -> Path:
-        """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the path
-        of the main one."""
+        """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the
+        path of the main one."""
         folder = Path(folder)
         self.collected = tables.read_table(folder / f"{self.name}.csv", self.name, force)
         self.look()

@@ -1,7 +1,7 @@
 """A study's tables from its finished runs: what the report reads, small enough to commit.
 
-The runs of one study may be done on several machines, each with a folder of its own. So collecting combines: what a table
-holds of runs that are not here stays in it, if the study still plans them with the same parameters.
+The runs of one study may be done on several machines, each with a folder of its own. So collecting combines: what a
+table holds of runs that are not here stays in it, if the study still plans them with the same parameters.
 """
 
 import json
@@ -26,7 +26,7 @@ OWN = ("history", "missing", "sonnets", "examples", "test", "scores", "rehearsal
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a finished run: its row of the study's table, as text, and its folder; None if it is not here."""
+    """What is known of a finished run: its row of the study's table, as text, and its folder, None if not here."""
 
     row: dict[str, str]
     folder: Path | None = None
@@ -68,12 +68,15 @@ def read_run(folder: Path) -> Record | None:
 
 
 def read_table(path: Path, study: str, force: bool = False) -> dict[str, Record]:
-    """The rows of a collected table by their runs' names; empty if there is none. Raises ValueError for another file, which
-    with `force` counts as none."""
+    """The rows of a collected table by their runs' names; empty if there is none. Raises ValueError for another file,
+    which with `force` counts as none."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if not {"run", "study"} <= set(table) or set(table["study"]) - {study} or table["run"].duplicated().any():
             raise ValueError(f"not of the study {study}, one row a run")
+        for text in table.get("parameters", ()):
+            if text and not isinstance(json.loads(text), dict):
+                raise ValueError(f"{text} are no parameters")
     except FileNotFoundError:
         return {}
     except ValueError as error:  # pandas' own errors are
@@ -84,7 +87,7 @@ def read_table(path: Path, study: str, force: bool = False) -> dict[str, Record]
 
 
 def best_value(trials: Iterable[tuple[object, Record]]):
-    """The value with the best mean score over its trials, equal ones by their mean loss; None if all of them diverged."""
+    """The value with the best mean score over its trials, equal ones by their mean loss; None if all diverged."""
     scores: dict[str, list] = {}
     values = {}
     for value, record in trials:
@@ -105,10 +108,10 @@ def best_value(trials: Iterable[tuple[object, Record]]):
 def collect(
     study: str, records: Sequence[Record], folder: Path, missing: Sequence[dict] = (), force: bool = False
 ) -> Path:
-    """Write STUDY.csv (one row a run: settings, metrics, cost, versions) and, of the runs that count, STUDY-history.csv (one
-    row an evaluation), STUDY-examples.parquet (one row a run and dev example), STUDY-test.parquet (run, id and predicted
-    label for every test example), STUDY-sonnets.json, and one STUDY-TABLE.parquet for each tables/TABLE.csv of the runs;
-    and STUDY-missing.csv, the runs that are planned and not done, if there are any. Returns the path of the first.
+    """Write STUDY.csv (one row a run: settings, metrics, cost, versions) and, of the runs that count, STUDY-history.csv
+    (one row an evaluation), STUDY-examples.parquet (one row a run and dev example), STUDY-test.parquet (run, id and
+    predicted label for every test example), STUDY-sonnets.json, and one STUDY-TABLE.parquet for each tables/TABLE.csv
+    of the runs; and STUDY-missing.csv, the runs that are planned and not done, if any. Returns the path of the first.
 
     records: of all runs, in order; what belongs to those without a folder is taken from the tables that are there.
     Raises ValueError if there is none, or if rows of the present table would be lost; `force` lets them go.
@@ -199,7 +202,7 @@ def _combined(
     keys: Sequence[str] = KEYS,
     read=_read_csv,
 ) -> list[pd.DataFrame]:
-    """One table of each run that has it, with the columns that tell the runs apart: from its folder, or from the old one."""
+    """One table of each run that has it, with the columns that tell runs apart: from its folder, or the old one."""
     tables = []
     for record in records:
         if record.folder is None:

@@ -1,4 +1,4 @@
-"""What a task is made of: the records of tasks and methods, prompts, heads, the file it is handed in as, floors, scores.
+"""What a task is made of: records of tasks and methods, prompts, heads, the file to hand in, floors, scores.
 
 Notebooks, studies and benchmarks call it.
 """

@@ -47,8 +47,8 @@ def _floors(data: TaskData, seen: TaskData) -> dict[str, float]:
 def bag_of_words(data: TaskData, seen: TaskData) -> tuple[list[int], int]:
     """Predictions for data.dev of a logistic regression on TF-IDF of words and word pairs, and its number of weights.
 
-    A question pair is described by |a - b|, a * b, the cosine, and the share of words in common (Jaccard). It is fitted to
-    seen.train, and the strength of its regularisation is the best of three on seen.dev, where a model's epoch is chosen.
+    A question pair is described by |a - b|, a * b, the cosine, and the share of words in common (Jaccard). It is fitted
+    to seen.train, and its regularisation is the best of three on seen.dev, where a model's epoch is chosen, too.
     """
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     vectorizer.fit([text for example in seen.train for text in (example.text, example.pair) if text is not None])

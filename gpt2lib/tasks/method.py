@@ -1,4 +1,4 @@
-"""The methods, one record each: what parameters, tables and figures call them, and the specification that they are made by.
+"""The methods, one record each: what parameters, tables and figures call them, and their specifications.
 
 A new one is a file in `adapters`, a record below, and a notebook.
 """
@@ -82,16 +82,16 @@ class Method:
             raise ValueError(f"{self.name} has no setting {unknown[0]!r}{meant}; possible: {has}")
 
 
-_RECORDS = (  # colours: seaborn's "colorblind", and two of Paul Tol's
+_RECORDS = (  # colours: seaborn's "colorblind"
     Method("last-linear", "last layer", "#0173b2", LastLayer),
     Method("full", "full fine-tuning", "#de8f05", Full),
     Method("lora", "LoRA", "#029e73", LoRA),
     Method("krona", "KronA", "#d55e00", KronA),
-    Method("krona-b", "KronA_B", "#882255", KronAB),
-    Method("krona-b-res", "KronA_B_res", "#999933", KronAB, {"residual": True}),
+    Method("krona-b", "KronA_B", "#56b4e9", KronAB),
+    Method("krona-b-res", "KronA_B_res", "#ece133", KronAB, {"residual": True}),
     Method("alpha-lora", "alpha-LoRA", "#cc78bc", AlphaLoRA),
     Method("graph-lora", "Graph LoRA", "#ca9161", GraphLoRA),
-    Method("kan-lora", "Hybrid-KAN LoRA", "#56b4e9", KANLoRA),
+    Method("kan-lora", "Hybrid-KAN LoRA", "#fbafe4", KANLoRA),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _RECORDS}  # in the order in which tables show them
 

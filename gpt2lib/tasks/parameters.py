@@ -21,8 +21,8 @@ def settings_of(parameters: Mapping[str, object]) -> TrainingSettings:
 
 
 def method_of(parameters: Mapping[str, object], config: Config | None = None) -> Trainable:
-    """What to train, from the parameters method, rank, alpha, dropout, targets, layers ([first, end]; empty: all blocks),
-    budget (which needs the model's config) and settings ("name=value", for those that only this method has).
+    """What to train, from the parameters method, rank, alpha, dropout, targets, layers ([first, end]; empty: all
+    blocks), budget (which needs the model's config) and settings ("name=value", for those that only this method has).
 
     Raises ValueError for a setting that the method does not have, or one that is a parameter, too.
     """
@@ -35,7 +35,7 @@ def method_of(parameters: Mapping[str, object], config: Config | None = None) ->
 
 
 def parsed(method: Method, settings: Sequence[str]) -> dict[str, object]:
-    """["graph_rank=4", "top_k=none"] by the types of the method's fields. Raises ValueError that says what is possible."""
+    """["graph_rank=4", "top_k=none"] by the types of the method's fields. Raises ValueError."""
     kinds, values = get_type_hints(method.build), {}
     for setting in settings:
         name, equals, text = (part.strip() for part in str(setting).partition("="))

@@ -1,4 +1,4 @@
-"""The prompts: the only functions that turn an example into text. Training, evaluation and test all read through them."""
+"""The prompts: the only functions that turn an example into text, for training, evaluation and test alike."""
 
 from gpt2lib.data.example import Example
 from gpt2lib.data.load import PROMPT_LINES, TABLES

@@ -15,10 +15,11 @@ LABELS = ("sentiment", "is_duplicate", "label")
 def score(predictions: str | Path, labels: str | Path, write: bool = False) -> pd.DataFrame:
     """Test accuracy of every run that predicted the labelled examples.
 
-    predictions: NAME-test.parquet, as `collect` writes it. labels: the course's table with its label column filled: tab- or
-    comma-separated, with columns id and sentiment, is_duplicate or label. write: keep the accuracies in NAME-scores.csv
-    beside the predictions, with those of other tasks that are there. Returns columns run, task, test_accuracy.
-    Raises ValueError for a malformed file, naming file and line, and for labels that are of no run or no class of its task.
+    predictions: NAME-test.parquet, as `collect` writes it. labels: the course's table with its label column filled:
+    tab- or comma-separated, with columns id and sentiment, is_duplicate or label. write: keep the accuracies in
+    NAME-scores.csv beside the predictions, with those of other tasks that are there. Returns columns run, task,
+    test_accuracy. Raises ValueError for a malformed file, naming file and line, and for labels that are of no run or no
+    class of its task.
     """
     predictions, labels = Path(predictions), Path(labels)
     for path in (predictions, labels):

@@ -25,7 +25,7 @@ def complete_sonnets(
     top_p: float = 0.9,
     max_new_tokens: int = 256,
 ) -> list[str]:
-    """Complete each sonnet from its first three lines, all in one batch: the whole texts, as long as the model made them.
+    """Complete each sonnet from its first three lines, in one batch: the whole texts, as long as the model made them.
 
     A model that does not stop is stopped after max_new_tokens, or at n_positions.
     """

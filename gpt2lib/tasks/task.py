@@ -1,5 +1,5 @@
-"""The tasks, one record each. What depends on the task stands here once: its prompt, what the model reads and what stands
-on top of it, the metric, the file it is handed in as."""
+"""The tasks, one record each. What depends on the task stands here once: its prompt, what the model reads and what
+stands on top of it, the metric, the file it is handed in as."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Cloze(Classification):
-    """A class from GPT-2's own output layer: the prompt ends in a question, and the classes are the words that answer it."""
+    """A class from GPT-2's own output layer: the prompt ends in a question, and the classes' names answer it."""
 
     def head(self, body: Decoder, tokenizer, own_output_layer: bool = False) -> Classifier:
         return Classifier(body, ClozeHead(body, answer_ids(tokenizer, self.classes), trained=own_output_layer))
@@ -106,7 +106,8 @@ class Writing(Task):
         return "".join(self.prompt(example))
 
     def encode(self, examples: list[Example], tokenizer, max_length: int, score_from_prompt: bool) -> list[Encoded]:
-        """An end-of-text token on either side, so that a model learns to begin and to stop."""
+        """An end-of-text token on either side, so that a model learns to begin and to stop. Raises ValueError for a
+        length that leaves none of the tokens that are to be scored."""
         parts = [self.prompt(example) for example in examples]
         prompts, rests = (tokenize([part[i] for part in parts], tokenizer) for i in (0, 1))
         end = tokenizer.eos_token_id
@@ -114,6 +115,10 @@ class Writing(Task):
         for prompt, rest in zip(prompts, rests, strict=True):
             ids = [end, *prompt, *rest] + ([] if score_from_prompt else [end])
             start = 1 + len(prompt) if score_from_prompt else 1
+            if start >= max_length:
+                raise ValueError(
+                    f"max_length={max_length} ends within the {start} tokens that are given; allow for more"
+                )
             encoded.append(Encoded(ids[:max_length], start=start))
         return encoded
 

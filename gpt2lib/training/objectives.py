@@ -148,7 +148,7 @@ class LanguageModel(nn.Module):
         return self.losses(batch)[0].sum()
 
     def means(self, batch: Batch) -> Tensor:
-        """The mean cross-entropy of each example's tokens, of which every example counts the same in a mixture: [batch]"""
+        """The mean cross-entropy of each example's tokens: every example counts the same in a mixture: [batch]"""
         losses, rows = self.losses(batch)
         tokens = torch.bincount(rows, minlength=len(batch.lengths))
         return torch.zeros(len(batch.lengths), device=losses.device).index_add(0, rows, losses / tokens[rows])

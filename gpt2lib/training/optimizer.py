@@ -119,8 +119,7 @@ class Muon(AdamW):
 def orthogonalise(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """About U V^T of the singular value decomposition U S V^T of each matrix: [n, d_out, d_in] -> the same shape.
 
-    Newton-Schulz iteration with Jordan's coefficients, which bring every singular value into about 0.7 to 1.2 unless it is
-    tiny.
+    Newton-Schulz iteration with Jordan's coefficients, which bring all singular values but tiny ones near 1.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = g.shape[-2] <= g.shape[-1]

@@ -1,9 +1,9 @@
 """The frozen prefix: what the blocks below the first trained parameter make of each text, computed once and kept.
 
 They give the same hidden states in every epoch, run, seed and method, so every step can start from them. They are kept
-in float32 (float64 for a float64 model) in memory-mapped files in the cache folder, one for a model's blocks and a list of texts, which the processes
-and runs of a study share. `Trainer`, `evaluate` and `predict` use it by themselves; training only the last layer is
-the case in which the prefix is the whole body.
+in float32 (float64 for a float64 model) in memory-mapped files in the cache folder, one for a model's blocks and a list
+of texts, which the processes and runs of a study share. `Trainer`, `evaluate` and `predict` use it by themselves;
+training only the last layer is the case in which the prefix is the whole body.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The training loop: `fit` trains what requires gradients, evaluates, checkpoints and resumes.
 
-One step is a function of the weights, the optimiser's state, the seed and the step's number alone: the order of the data
-and the random numbers of dropout are derived from (seed, step), not carried along. So a run that was killed goes on
-from its last checkpoint to the same bits (on a CPU), and several processes see the batches that one would.
+One step is a function of the weights, the optimiser's state, the seed and the step's number alone: the order of the
+data and the random numbers of dropout are derived from (seed, step), not carried along. So a run that was killed goes
+on from its last checkpoint to the same bits (on a CPU), and several processes see the batches that one would.
 """
 
 import hashlib

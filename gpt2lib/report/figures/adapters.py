@@ -77,8 +77,8 @@ def alpha_agreement(rows: pd.DataFrame) -> Figure:
 
 
 def alpha_paths(trace: pd.DataFrame) -> Figure:
-    """How the rows' alphas leave 1 in training, a panel a task: their standard deviation in every layer, the mean of the
-    seeds, at the largest number of examples.
+    """How the rows' alphas leave 1 in training, a panel a task: their standard deviation in every layer, the mean of
+    the seeds, at the largest number of examples.
 
     trace: columns task, seed, examples, step, layer, std.
     """
@@ -96,8 +96,8 @@ def alpha_paths(trace: pd.DataFrame) -> Figure:
 
 
 def token_graph(attention: np.ndarray, tokens: Sequence[str], similarity: np.ndarray | None = None) -> Figure:
-    """A graph over the tokens of a sentence as heat maps, a row for the token that takes: how similar two tokens are (if
-    given), which are joined, and how much each takes from each.
+    """A graph over the tokens of a sentence as heat maps, a row for the token that takes: how similar two tokens are
+    (if given), which are joined, and how much each takes from each.
 
     attention: [heads, seq, seq], averaged over heads; an edge is where it is not 0. similarity: [seq, seq], cosines.
     """

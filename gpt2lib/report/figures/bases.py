@@ -10,7 +10,7 @@ from gpt2lib.report.figures.theme import GREY, HALF, LIGHT, MAIN, PALETTE, WIDTH
 
 
 def attention_maps(weights: np.ndarray, tokens: Sequence[str]) -> Figure:
-    """How much each token (row) looks at each other one (column), for every head, four in a line. weights: [n_head, seq, seq]."""
+    """How much each token (row) looks at each other (column), by head, four in a line. weights: [n_head, seq, seq]."""
     columns = min(4, len(weights))
     lines = -(-len(weights) // columns)
     width = min(WIDTH, 1.9 * columns + 0.6)
@@ -56,7 +56,7 @@ def pretraining(history: pd.DataFrame) -> Figure:
 
 
 def trials(table: pd.DataFrame) -> Figure:
-    """Held-out loss of short pretraining runs (columns change, held_out_loss, tokens_per_second), the best one below."""
+    """Held-out loss of short pretraining runs (columns change, held_out_loss, tokens_per_second), the best below."""
     figure, ((axis,),) = panels(width=5.4, height=0.22 * len(table) + 0.6)
     axis.plot(table["held_out_loss"], table["change"], "o", color=MAIN)
     for i, row in enumerate(table.itertuples()):
@@ -69,10 +69,10 @@ def trials(table: pd.DataFrame) -> Figure:
 
 
 def needs(table: pd.DataFrame) -> Figure:
-    """What a base must know before adapters pay: dev accuracy by base, a panel a task, from knowing nothing to knowing much.
+    """What a base must know before adapters pay: dev accuracy by base, a panel a task, from nothing to much.
 
-    table: columns task, method, base (what the line is called), value, low and high (95 %), from the least base to the most;
-    method "" for a floor. A colour a method.
+    table: columns task, method, base (what the line is called), value, low and high (95 %), from the least base to the
+    most; method "" for a floor. A colour a method.
     """
     tasks, bases = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["base"]))
     methods = [name for name in dict.fromkeys(table["method"]) if name]
@@ -94,8 +94,8 @@ def needs(table: pd.DataFrame) -> Figure:
 
 
 def block_ranges(table: pd.DataFrame) -> Figure:
-    """Dev accuracy by the range of blocks that is adapted: on the left which ones (blue: adapted, grey: frozen below them, and
-    run once; white: cut off or untouched above), then a panel a task, and the time of training.
+    """Dev accuracy by the range of blocks that is adapted: on the left which ones (blue: adapted, grey: frozen below
+    them, and run once; white: cut off or untouched above), then a panel a task, and the time of training.
 
     table: columns task, first, end (behind the last), value, low, high, seconds.
     """

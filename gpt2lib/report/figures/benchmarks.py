@@ -9,7 +9,7 @@ from gpt2lib.report.figures.theme import GREY, MAIN, PALETTE, done, panels
 
 
 def waterfall(table: pd.DataFrame) -> Figure:
-    """Speed, one line a change: what it adds to (or takes from) the line before, and the speed so far over the first line's.
+    """Speed, one line a change: what it adds to (or takes from) the line before, and the speed so far over the first's.
 
     table: one row each, from the first to the last change, with "examples/s" and, for the whiskers, the slowest and the
     fastest round (lowest, highest).
@@ -37,8 +37,8 @@ def waterfall(table: pd.DataFrame) -> Figure:
 
 
 def two_sides(table: pd.DataFrame) -> Figure:
-    """Dev accuracy of both sides of a benchmark (columns side, seed, epoch, seconds, accuracy), by epochs and by time; a
-    line a seed."""
+    """Dev accuracy of both sides of a benchmark (columns side, seed, epoch, seconds, accuracy), by epochs and by time;
+    a line a seed."""
     table = table.assign(percent=100 * table["accuracy"])
     figure, (axes,) = panels(1, 2, height=2.1, sharey=True)
     for axis, x, label in zip(axes, ("epoch", "seconds"), ("epoch", "seconds of training"), strict=True):

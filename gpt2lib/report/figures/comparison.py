@@ -1,4 +1,4 @@
-"""Figures that compare methods: results beside their differences from LoRA, what they cost, and sonnets by their scores."""
+"""Figures that compare methods: results beside their differences from LoRA, costs, and sonnets by their scores."""
 
 import numpy as np
 import pandas as pd
@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gpt2lib.report.figures.theme import FLOOR_STYLES, GREY, MAIN, done, method_of, panels, title
+from gpt2lib.report.figures.theme import FLOOR_STYLES, GREY, MAIN, done, family_of, panels, title
 
 LEVEL = 0.05  # of significance, after Holm's correction
 
 
 def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Figure:
-    """Dev accuracy (or perplexity) of every method with its 95 % interval, the best on top, variants of a method together;
-    beside it the paired difference from LoRA where there are comparisons. A block a task; floors are vertical lines.
+    """Dev accuracy (or perplexity) of every method with its 95 % interval, the best on top, variants of a method
+    together; beside it the paired difference from LoRA where there is one. A block a task; floors are vertical lines.
 
     table: of `report.summarise`. comparisons: of `statistics.comparisons`; a mark is filled where the difference is
     significant after Holm's correction.
@@ -49,17 +49,15 @@ def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Fig
 
 
 def _best_first(rows: pd.DataFrame) -> list[str]:
-    """The methods of one task, the best first; variants of one method stand together, by rank where they have one."""
+    """The methods of one task, the best first; variants of one method stand together, by rank if ranks tell them
+    apart."""
     trained = rows[rows["seconds"].notna()]
-    sign = -1 if rows["metric"].iloc[0] == "perplexity" else 1
-    families = trained.assign(score=sign * trained["value"], family=[method_of(name) for name in trained.index])
-    families["best"] = families.groupby("family")["score"].transform("max")
-    ranks = pd.to_numeric(families["rank"], errors="coerce") if "rank" in families else pd.Series(0, families.index)
-    by_rank = families.index.str.contains(" r=") | families["family"].isin(
-        [method_of(name) for name in families.index if " r=" in name]
-    )
-    families["within"] = np.where(by_rank, ranks, -families["score"])
-    return list(families.sort_values(["best", "family", "within"], ascending=[False, True, True]).index)
+    score = trained["value"] * (1 if rows["metric"].iloc[0] == "perplexity" else -1)  # the lower the better
+    family = pd.Series([family_of(name) for name in trained.index], trained.index)
+    ranked = family.isin([family_of(name) for name in trained.index if " r=" in name])
+    within = score.mask(ranked, pd.to_numeric(trained["rank"], errors="coerce"))
+    order = pd.DataFrame({"best": score.groupby(family).transform("min"), "family": family, "within": within})
+    return list(order.sort_values(list(order)).index)
 
 
 def _results(axis: Axes, rows: pd.DataFrame, names: list[str], heading: str) -> None:
@@ -108,7 +106,7 @@ def _rows(axis: Axes, names: list[str]) -> None:
     """A line a method, the first on top, with a band behind the variants of one."""
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
-    families = [method_of(name) for name in names]
+    families = [family_of(name) for name in names]
     for family in dict.fromkeys(families):
         if families.count(family) > 1:
             first = families.index(family)

@@ -1,4 +1,4 @@
-"""Figures of what the methods cost: parameters from the study, time and memory from the benchmarks, which had the machine alone."""
+"""Figures of what the methods cost: parameters from the study, time and memory from benchmarks."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -47,7 +47,7 @@ def head_grid(patterns: np.ndarray, tokens: Sequence[str], columns: int = 3) -> 
 def lens_table(
     tops: Sequence[Sequence[str]], chances: np.ndarray, tokens: Sequence[str], blocks: Sequence[int]
 ) -> Figure:
-    """What the residual stream would say next, by block (row, the last one on top) and token (column); colour: its probability.
+    """What the residual stream would say next, by block (row, the last on top) and token (column); colour: probability.
 
     tops: the likeliest token of each cell. chances: [blocks, seq].
     """
@@ -93,7 +93,7 @@ def answers_by_block(runs: dict[str, np.ndarray], labels: np.ndarray, first: int
 
 
 def truncation(values: np.ndarray, rank: int) -> Figure:
-    """The singular values of an update, those of the first `rank` kept, and the share of its squared size that they are."""
+    """The singular values of an update, the first `rank` kept, and the share of its squared size that they are."""
     place = np.arange(1, len(values) + 1)
     share = (values[:rank] ** 2).sum() / (values**2).sum()
     figure, ((axis,),) = panels(width=4.0, height=2.0)
@@ -127,5 +127,5 @@ def gradient_norms(norms: dict[str, float], least: float = 1e-12) -> Figure:
 
 
 def _shown(token: str) -> str:
-    """A token as it is printed: spaces and line ends visible, and no dollar that matplotlib would read as mathematics."""
+    """A token as it is printed: spaces and line ends visible, no dollar that matplotlib would read as mathematics."""
     return token.replace("Ġ", "_").replace("Ċ", "\\n").replace(" ", "_").replace("$", r"\$")

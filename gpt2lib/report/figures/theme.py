@@ -12,6 +12,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gpt2lib.tasks import METHODS, TASKS
+from gpt2lib.tasks.method import USUAL_RANK
+
 WIDTH = 6.5  # of the report's text, in inches; no figure is wider
 HALF = 2.95  # of a figure that stands beside text or another figure
 
@@ -44,38 +47,14 @@ PALETTE = sns.color_palette("colorblind")
 MAIN = PALETTE[0]  # of a figure that needs one colour only
 GREY = (0.45, 0.45, 0.45)  # of floors, references and whatever is not ours
 LIGHT = (0.68, 0.68, 0.68)  # of what stands behind
-COLOURS = {
-    "last-linear": PALETTE[0],
-    "full": PALETTE[1],
-    "lora": PALETTE[2],
-    "krona": PALETTE[3],
-    "alpha-lora": PALETTE[4],
-    "graph-lora": PALETTE[5],
-    "kan-lora": PALETTE[9],
-    "krona-b": "#882255",
-    "krona-b-res": "#999933",
-}
-TITLES = {
-    "last-linear": "last layer",
-    "full": "full fine-tuning",
-    "lora": "LoRA",
-    "krona": "KronA",
-    "alpha-lora": "alpha-LoRA",
-    "graph-lora": "Graph LoRA",
-    "kan-lora": "Hybrid-KAN LoRA",
-    "krona-b": "KronA_B",
-    "krona-b-res": "KronA_B_res",
-}
 FLOOR_STYLES = {"majority class": "--", "bag of words": ":", "before training": "-."}
-TASK_TITLES = {"sst": "SST (5 classes)", "cfimdb": "CFIMDB", "quora": "Quora pairs", "sonnets": "Sonnets"}
-TASK_TITLES |= {"glue/rte": "RTE", "glue/mrpc": "MRPC", "glue/cola": "CoLA", "glue/sst2": "SST-2"}
-PLACES = {name: i for i, name in enumerate([*TASK_TITLES, *COLOURS])}  # the order of tasks and methods everywhere
+PLACES = {name: i for i, name in enumerate([*TASKS, *METHODS])}  # the order of tasks and methods everywhere
 
 
 def panels(
     lines: int = 1, columns: int = 1, width: float = WIDTH, height: float = 2.4, layout: str = "constrained", **more
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its panels [lines, columns], which lay themselves out; "compressed" suits panels of a fixed shape."""
+    """A figure and its panels [lines, columns], which lay themselves out; "compressed" is for fixed shapes."""
     return plt.subplots(lines, columns, figsize=(width, height), layout=layout, squeeze=False, **more)
 
 
@@ -92,27 +71,31 @@ def done(figure: Figure, legend: bool = False) -> Figure:
     return figure
 
 
-def method_of(name: str) -> str:
-    """The method of a run's name, without the setting that may follow it: "lora r=4" is a "lora"."""
-    return name if name in COLOURS else name.split(" ")[0] if name.split(" ")[0] in COLOURS else name
+def family_of(name: str) -> str:
+    """The method of a run's name, without the setting that may follow it: "lora r=4" is a "lora"; others are their
+    own."""
+    first = name.split(" ")[0]
+    return first if first in METHODS else name
 
 
 def method_colour(name: str):
-    """A method's colour, lighter or darker for its variants; grey for what is not a method."""
-    method = method_of(name)
-    colour = COLOURS.get(method, GREY)
-    if " r=" not in name or method == name:
+    """A method's colour, lighter or darker for its ranks; grey for what is not a method."""
+    rank = name.rpartition(" r=")[2]
+    if family_of(name) not in METHODS:
+        return GREY
+    colour = METHODS[family_of(name)].colour
+    if not rank.isdigit():
         return colour
-    rank = int(name.split(" r=")[1].split()[0])
-    return sns.light_palette(colour, 5)[2] if rank < 8 else sns.dark_palette(colour, 5)[2]
+    return sns.light_palette(colour, 5)[2] if int(rank) < USUAL_RANK else sns.dark_palette(colour, 5)[2]
 
 
 def title(name: str) -> str:
     """What a reader calls a task or a method, with its rank or what else its name says."""
-    if name in TASK_TITLES:
-        return TASK_TITLES[name]
-    method = method_of(name)
-    return TITLES.get(method, method) + name.removeprefix(method).replace(" r=", ", rank ")
+    if name in TASKS:
+        return TASKS[name].title
+    method = family_of(name)
+    called = METHODS[method].title if method in METHODS else method
+    return called + name.removeprefix(method).replace(" r=", ", rank ")
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -122,12 +105,12 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def ordered(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The rows with tasks and methods in the order that they have in every figure and table; unknown ones (floors) last."""
+    """The rows with tasks and methods in the order of every figure and table; unknown ones (floors) last."""
     return table.sort_values(list(columns), key=lambda column: column.map(_place), kind="stable", ignore_index=True)
 
 
 def spread(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """The values moved apart as little as need be, so that labels a gap high do not hide each other, between low and high."""
+    """The values moved apart as little as need be, so that labels a gap high are all seen, between low and high."""
     order = np.argsort(values, kind="stable")
     steps = gap * np.arange(len(order))
     free = np.asarray(values, dtype=float)[order] - steps  # to be made non-decreasing: pool neighbours that are not
@@ -165,10 +148,9 @@ def label_lines(axis: Axes, ends: dict[str, tuple[float, float]], colours: dict[
             )
 
 
-def _place(name: str) -> tuple[int, str]:
-    """Where a task or method stands; ranks among the variants by their number."""
-    method = method_of(name)
+def _place(name: str) -> tuple[int, int, str]:
+    """Where a task or method stands: a method's ranks by their number, then its other variants."""
+    method = family_of(name)
     variant = name.removeprefix(method)
-    return PLACES.get(method, len(PLACES)), f"{int(variant[3:]):4d}" if variant.startswith(" r=") and variant[
-        3:
-    ].isdigit() else variant
+    rank = variant.removeprefix(" r=")
+    return PLACES.get(method, len(PLACES)), int(rank) if rank.isdigit() else 0, variant

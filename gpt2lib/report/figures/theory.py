@@ -44,8 +44,8 @@ def best_alphas(quantities: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]])
 def gain_map(beta: np.ndarray, eta: np.ndarray, gain: np.ndarray, best: np.ndarray | None = None) -> Figure:
     """What the best alpha gains over alpha = 1, in points of accuracy. gain: [eta, beta].
 
-    best, the best alpha [eta, beta], parts the map at the line where it is 1 and nothing is gained: blue where the source is
-    trusted less than alpha = 1 does, red where it is trusted more.
+    best, the best alpha [eta, beta], parts the map at the line where it is 1 and nothing is gained: blue where the
+    source is trusted less than alpha = 1 does, red where it is trusted more.
     """
     figure, ((axis,),) = panels(width=4.2, height=2.7)
     points = 100 * gain if best is None else 100 * gain * np.where(best > 1, 1, -1)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gpt2lib.report.figures.theme import GREY, PALETTE, done, in_order, label_lines, method_colour, panels, title
+from gpt2lib.tasks.task import TASKS
 
 
 def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylabel: str, log: bool = False) -> Figure:
@@ -49,7 +50,7 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure | None
     """
     curves = {}
     for (task, name), rows in history.groupby(["task", "name"], sort=False):
-        metric = "perplexity" if task == "sonnets" else "accuracy"
+        metric = TASKS[task].metric
         mean = rows.groupby("step", as_index=False)[metric].mean()
         if len(mean) > 1:
             curves.setdefault(task, {})[name] = mean["step"], mean[metric] * (100 if metric == "accuracy" else 1)
@@ -61,7 +62,8 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure | None
     most = max(len(of_task) for of_task in curves.values())
     figure, axes = panels(lines, columns, height=lines * max(2.5, 0.115 * most + 0.8))
     for axis, (task, of_task) in zip(axes.flat, curves.items(), strict=False):
-        unit, metric = (1, "perplexity") if task == "sonnets" else (100, "accuracy")
+        metric = TASKS[task].metric
+        unit = 100 if metric == "accuracy" else 1
         for name, (x, y) in of_task.items():
             axis.plot(x, y, marker="o", markersize=3, color=method_colour(name))
         floors = table[(table["task"] == task) & table["method"].isin(["bag of words", "before training"])]
@@ -82,7 +84,7 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure | None
 
 
 def rates(table: pd.DataFrame) -> Figure:
-    """Dev accuracy at each learning rate that was tried, a small panel a method, the others' lines behind it in grey.
+    """Accuracy at each learning rate that was tried, a small panel a method, the others' lines behind it in grey.
 
     With several tasks: a line a task, in points from the best of its task. table: columns task, name, lr, value.
     """
@@ -109,7 +111,7 @@ def rates(table: pd.DataFrame) -> Figure:
     for axis in axes.flat[len(names) - columns : len(names)]:
         axis.xaxis.set_tick_params(labelbottom=True)
     figure.supxlabel("learning rate", fontsize=8)
-    label = f"dev accuracy on {title(tasks[0])} (%)" if len(tasks) == 1 else "points from the task's best"
+    label = f"accuracy on {title(tasks[0])} (%)" if len(tasks) == 1 else "points from the task's best"
     figure.supylabel(label, fontsize=8)
     return done(figure, legend=len(tasks) > 1)
 
