@@ -177,7 +177,7 @@ check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
 #
 # $$Y = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt d} + M\right) V, \qquad M_{tu} = \begin{cases} 0 & u \text{ is not later than } t \\ -\infty & \text{else.} \end{cases}$$
 #
-# One twist prepares the cache of section 7: there may be **more keys than queries**. The queries then belong to the
+# One twist prepares the cache of section 10: there may be **more keys than queries**. The queries then belong to the
 # *last* tokens; for 5 tokens of which 2 are new, token 3 sees the first four and token 4 all five:
 #
 # ```

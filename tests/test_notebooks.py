@@ -24,7 +24,11 @@ def test_every_notebook_is_a_pair():
 def test_the_halves_agree(pair):
     path, notebook = pair
     script = jupytext.read(path)
-    cells = [[(c.cell_type, c.source, dict(c.metadata)) for c in half.cells] for half in (script, notebook)]
+    kept = ("tags", "jupyter")  # jupytext notes more in a cell that it has read: the empty lines after it
+    cells = [
+        [(c.cell_type, c.source, {k: c.metadata[k] for k in kept if k in c.metadata}) for c in half.cells]
+        for half in (script, notebook)
+    ]
     assert cells[0] == cells[1], "run `make notebooks`"
 
 
