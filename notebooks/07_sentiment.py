@@ -21,7 +21,10 @@
 # After this notebook you can
 # - turn a language model into a classifier that reads its **last token**,
 # - train only the last layer, everything, or an adapter, with the same three lines,
-# - say what an accuracy is worth beside its floors, and hand in predictions in the course's format.
+# - say what an accuracy is worth beside its floors, **and how far it could lie from where it is by chance alone**,
+# - hand in predictions in the course's format.
+#
+# It runs in about two minutes on one core. Needs notebook 02.
 #
 # Two data sets: the Stanford Sentiment Treebank (`sst`: one sentence, five classes; Socher et al. 2013) and
 # counterfactually revised film reviews (`cfimdb`: whole reviews, two classes; Kaushik et al. 2020).
@@ -54,15 +57,18 @@ seed: int = 0  # of the head, the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
 
 # %%
+import numpy as np
 import torch
 
-from gpt2lib.course import show
+from gpt2lib.course import Verdicts, exercise, predict, show
 from gpt2lib.data import Batch, load_task, selection
 from gpt2lib.model.base import base_name, load_base
-from gpt2lib.report import figures
+from gpt2lib.report import figures, statistics
 from gpt2lib.study.record import write_run
 from gpt2lib.tasks import Encoder, baselines, method_of, plain_prompt, prepare, settings_of
 from gpt2lib.training import evaluate, fit
+
+check = Verdicts()
 
 # %% [markdown]
 # ## The data
@@ -79,7 +85,8 @@ for example in data.train[:4]:
 # ## The floors
 #
 # Before any network: what does the most frequent class score, and what does a bag of words (TF-IDF of words and word
-# pairs, logistic regression)? A model that does not beat the second one has learnt nothing about word *order*.
+# pairs, logistic regression)? Word pairs hold some order ("not good"), so a model that does not beat the second may well use the
+# order of words: it has not shown that it is *worth more* than counting them.
 
 # %%
 floors = baselines.floors(data, seen)
@@ -95,7 +102,43 @@ floors = baselines.floors(data, seen)
 # \qquad W_h \in \mathbb{R}^{\text{classes} \times d}$$
 #
 # Padding stands on the right, where a causal model never looks, so no attention mask is needed; but the last *column*
-# of a padded batch is not the last *token* of its rows.
+# of a padded batch is not the last *token* of its rows. Write the choice.
+#
+# <details><summary>Hint</summary>
+#
+# Indexing with two lists picks one element for each pair: `hidden[[0, 1], [4, 2]]` is `[2, d]`.
+#
+# </details>
+
+# %% tags=["cases"]
+last_cases = [(torch.randn(3, 5, 4), torch.tensor([5, 2, 3])), (torch.randn(1, 4, 2), torch.tensor([1]))]
+
+
+def library_last(hidden, lengths):
+    return torch.stack([row[:n][-1] for row, n in zip(hidden, lengths.tolist(), strict=True)])
+
+
+# %% tags=["exercise"]
+@exercise("1 last_token", like=library_last, on=last_cases, look="counting begins at 0")
+def last_token(hidden, lengths):
+    """hidden [batch, seq, d], real tokens of each row [batch] -> [batch, d]"""
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+@last_token.mistake("the last column is taken, which is padding in every row but the longest")
+def last_token(hidden, lengths):
+    return hidden[:, -1]
+
+
+@last_token.mistake("the index is the length itself: the first token of the padding")
+def last_token(hidden, lengths):
+    return hidden[torch.arange(len(hidden)), lengths.clamp(max=hidden.shape[1] - 1)]
+
+
+@last_token.solution
+def last_token(hidden, lengths):
+    return hidden[torch.arange(len(hidden)), lengths - 1]
+
 
 # %%
 body, tokenizer = load_base(base_model, depth=depth or None)
@@ -106,17 +149,17 @@ print("tokens      ", list(batch.input_ids.shape), "of which real:", batch.lengt
 with torch.no_grad():
     hidden = body(batch.input_ids)
 print("hidden      ", list(hidden.shape))
-last = hidden[torch.arange(3), batch.lengths - 1]
+last = last_token(hidden, batch.lengths)
 print("last token's", list(last.shape))
 
 # %% [markdown]
 # **Check.** The hidden state of a text does not depend on what it was padded with.
 
-# %% tags=["nbval-check-output"]
+# %%
 shortest = int(batch.lengths.argmin())
 alone = torch.as_tensor(train[shortest].ids)[None]
 with torch.no_grad():
-    show.check_close("padding changes nothing", last[shortest], body(alone)[0, -1], 1e-4, "the index of the last token")
+    check.close("padding changes nothing", last[shortest], body(alone)[0, -1], 1e-4, "the index of the last token")
 
 # %% [markdown]
 # ## The method: which parameters may move
@@ -130,17 +173,20 @@ model = prepare(data, body, tokenizer, spec)
 print(spec)
 show.count_table(model)
 
-# %% tags=["nbval-check-output"]
+# %%
 before = {name: p.detach().clone() for name, p in model.named_parameters()}
 frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
 head = sum(p.numel() for p in model.head.parameters())
-show.check("the head has (d + 1) x classes parameters", head == (body.config.n_embd + 1) * data.classes, head)
+check("the head has (d + 1) x classes parameters", head == (body.config.n_embd + 1) * data.classes, head)
 
 # %% [markdown]
 # ## Training
 #
 # Batches hold texts of similar length, so little is padded; the learning rate rises over the first tenth of the steps
 # and falls to zero; the weights that did best on dev are kept.
+
+# %%
+ahead = predict("By how many points will the model beat the bag of words on dev? Below 0: it will not.")(None)
 
 # %%
 how = settings_of(globals())
@@ -156,9 +202,9 @@ figures.learning_curve(
 # %% [markdown]
 # **Check.** Training moved weights, and none of the frozen ones: those are the same bits as before.
 
-# %% tags=["nbval-check-output"]
+# %%
 moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-show.check("training moved some weights, and no frozen one", moved and not moved & frozen, sorted(moved & frozen))
+check("training moved some weights, and no frozen one", moved and not moved & frozen, sorted(moved & frozen))
 
 # %% [markdown]
 # ## The result
@@ -167,11 +213,16 @@ show.check("training moved some weights, and no frozen one", moved and not moved
 metrics, predictions = evaluate(model, dev)
 classes = [predicted for predicted, _ in predictions]
 print({name: round(value, 3) for name, value in metrics.items()})
+ahead.was(
+    100 * (metrics["accuracy"] - floors["bag_of_words_accuracy"]),
+    f"One example of {len(data.dev)} is {100 / len(data.dev):.2f} points. How many points chance is worth comes next.",
+    digits=1,
+)
 figures.confusion([e.label for e in data.dev], classes, data.class_names)
 
-# %% tags=["nbval-check-output"]
+# %%
 kept = metrics if seen is data else evaluate(model, chooses)[0]
-show.check(
+check(
     "the weights that were best while training were kept",
     abs(kept["accuracy"] - max(row["accuracy"] for row in progress.history)) < 1e-9,
     (kept, progress.history),
@@ -180,6 +231,88 @@ show.check(
 
 # %%
 show.mistakes(data.dev, classes)
+
+# %% [markdown]
+# ## How sure is this accuracy?
+#
+# Another dev set of the same size would have given another accuracy. The **bootstrap** (Efron 1979) asks how different: draw $n$ of
+# the $n$ answers *with replacement*, take the share that is right, do it 2,000 times, and cut off 2.5 % on either side.
+#
+# <details><summary>Hint</summary>
+#
+# `rng.integers(n, size=(draws, n))` are the examples of every draw at once; `np.quantile(shares, [0.025, 0.975])`.
+#
+# </details>
+
+# %% tags=["cases"]
+answers = {f"{k} of {n}": np.arange(n) < k for n, k in ((300, 150), (1101, 551), (245, 220))}  # right: True
+
+
+def near_exact(function):
+    """Both ends in points, each within 1.5 of the exact binomial's."""
+    result = {}
+    for name, right in answers.items():
+        low, high = function(right, np.random.default_rng(0))
+        half = 196 * (right.mean() * (1 - right.mean()) / len(right)) ** 0.5
+        result[f"{name}: the low end is where it should be"] = abs(100 * (right.mean() - low) - half) < 1.5
+        result[f"{name}: the high end is where it should be"] = abs(100 * (high - right.mean()) - half) < 1.5
+    return result
+
+
+def library_interval(right, rng):
+    return statistics.interval(right[None].astype(float))  # one run
+
+
+# %% tags=["exercise"]
+@exercise(
+    "2 bootstrap", like=library_interval, run=near_exact, look="how many are drawn, and whether one can come twice"
+)
+def bootstrap(right, rng, draws=2000):
+    """right [n], True where the answer was; a numpy generator -> the two ends of a 95 % interval of the accuracy"""
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+@bootstrap.mistake("nothing comes twice: each draw is the whole set again, and the interval has no width")
+def bootstrap(right, rng, draws=2000):
+    return tuple(np.quantile([rng.permutation(right).mean() for _ in range(draws)], [0.025, 0.975]))
+
+
+@bootstrap.mistake("only half as many are drawn as there are, and the interval is too wide")
+def bootstrap(right, rng, draws=2000):
+    n = len(right)
+    return tuple(np.quantile(right[rng.integers(n, size=(draws, n // 2))].mean(1), [0.025, 0.975]))
+
+
+@bootstrap.mistake("it is the spread of single answers, not that of their mean")
+def bootstrap(right, rng, draws=2000):
+    return right.mean() - 1.96 * right.std(), right.mean() + 1.96 * right.std()
+
+
+@bootstrap.solution
+def bootstrap(right, rng, draws=2000):
+    n = len(right)
+    return tuple(np.quantile(right[rng.integers(n, size=(draws, n))].mean(1), [0.025, 0.975]))  # [draws, n] -> [draws]
+
+
+# %%
+right = np.array([e.label == predicted for e, predicted in zip(data.dev, classes, strict=True)])
+low, high = bootstrap(right, np.random.default_rng(seed))
+floor = floors["bag_of_words_accuracy"]
+print(
+    f"accuracy {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f} on {len(right)} examples; bag of words {floor:.3f}"
+)
+print("The bag of words lies", "inside the interval." if low <= floor <= high else "outside the interval.")
+
+# %% [markdown]
+# The interval is about *these answers*: what another draw of the dev examples would have done. It says nothing on what another seed would
+# have done in training. And comparing two methods by whether their intervals overlap is not a test: both saw the *same* examples, so
+# what counts is the difference example by example (notebook 22 tests it in pairs).
+
+# %%
+wilson = statistics.wilson(right.mean(), len(right))
+check(
+    "the bootstrap's ends are within 1.5 points of Wilson's", max(abs(low - wilson[0]), abs(high - wilson[1])) < 0.015
+)
 
 # %% [markdown]
 # Written last, where a folder was given: the record of this run, and predictions ready to hand in.
@@ -192,11 +325,22 @@ write_run(
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# A new layer and some training turn a language model into a classifier. One run is one draw of the head, the order of
-# the data and a small dev set: with 1,101 sentences a 95 % interval of one accuracy is 3 points wide to either side,
-# with 245 reviews 4 to 6. The studies repeat runs before they compare.
+# A new layer and some training turn a language model into a classifier. One run is one draw of the head, the order of the
+# data and a small dev set: with 1,101 sentences a 95 % interval of one accuracy is 3 points wide to either side, with
+# 245 reviews 4 to 6. The studies repeat runs before they compare, and compare in pairs.
 #
 # **Try it.** Run again with `method = "last-linear"` (a larger `lr`, 1e-2, suits it) and `method = "lora"` (3e-3). On
 # toy data "not" turns a judgement round: which method learns that? Then set `base_model = "untrained:gpt2-mini"`.
 #
-# **References.** Radford et al. 2019 (GPT-2); Socher et al. 2013 (SST); Kaushik, Hovy and Lipton 2020 (CFIMDB).
+# | paper, section | equation | file and class here | where we deviate |
+# |---|---|---|---|
+# | [Radford et al. 2018](https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf), 3.2 | softmax of a linear layer on the last token | [training/objectives.py](../gpt2lib/training/objectives.py), `Classifier` | no end token is added, and no language-model loss beside the classes' |
+# | [Socher et al. 2013](https://aclanthology.org/D13-1170/), 6.1 | accuracy of five classes, whole sentences | [tasks/task.py](../gpt2lib/tasks/task.py) | the course's split |
+# | Efron 1979 ([doi](https://doi.org/10.1214/aos/1176344552)) | the bootstrap | [report/statistics.py](../gpt2lib/report/statistics.py), `interval` | it draws seeds, too, where there are several |
+#
+# **References.** [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
+# [Socher et al. 2013](https://aclanthology.org/D13-1170/) (SST); [Kaushik, Hovy and Lipton 2020](https://arxiv.org/abs/1909.12434) (CFIMDB);
+# [Efron 1979](https://doi.org/10.1214/aos/1176344552) (bootstrap); [Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) (interval of a share).
+
+# %% tags=["nbval-check-output"]
+check.table()

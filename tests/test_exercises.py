@@ -12,12 +12,8 @@ from gpt2lib.course import exercises
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
 WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
-    "03_pretraining",
-    "07_sentiment",
     "08_paraphrase",
     "09_sonnets",
-    "19_multitask",
-    "21_benchmarks",
 }
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -134,6 +135,23 @@ def test_rows_are_not_lost_unless_that_is_meant(study, tmp_path):
     (tmp_path / "results" / "trial.csv").write_text("step,loss\n1,2\n")  # somebody else's
     with pytest.raises(ValueError, match="not of the study trial"):
         batch.collect(tmp_path / "results")
+
+
+def test_a_notebook_may_gain_a_parameter_but_not_change_one(study, tmp_path):
+    path, notebook = study(GRID), tmp_path / "notebooks" / "one.ipynb"
+    batch, _ = run(path, tmp_path)
+    table = batch.collect(tmp_path / "results")
+
+    def missing(old, new):
+        notebook.write_text(text.replace(old, new))
+        notebook_parameters.cache_clear()
+        here, elsewhere = Study(path, tmp_path / "runs"), Study(path, tmp_path / "none", collected=table.parent)
+        assert len(here.missing()) == len(elsewhere.missing())
+        return len(here.missing())
+
+    text = notebook.read_text()
+    assert missing("number: int = 1", 'number: int = 1\\n",\n    "another: int = 5') == 0
+    assert missing("number: int = 1", "number: int = 2") == missing("number: int = 1", "numbers: int = 1") == 4
 
 
 def test_a_named_run_is_done_again_when_its_parameters_change_and_the_old_one_is_kept(study, tmp_path):
@@ -510,6 +528,13 @@ def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
     full, lora, last = (by_method[name] for name in ("full", "lora", "last-linear"))
     assert full.trained > 30 * lora.trained > last.trained == 5 * (256 + 1)
     assert full.flops > lora.flops > last.flops and full.memory > lora.memory > last.memory
+    one = next(run for run in runs if run.parameters.get("task") == "sst" and run.parameters["method"] == "lora")
+    smollm2 = {  # its shape is known without its weights; what is frozen below the adapter runs once
+        name: estimate(replace(one, parameters=one.parameters | {"base_model": "smollm2-135m", "epochs": 10} | more))
+        for name, more in {"all": {}, "top": {"layers": [24, 30]}, "middle": {"layers": [14, 20], "depth": 20}}.items()
+    }
+    assert smollm2["all"].flops > 3 * smollm2["top"].flops > 3 * smollm2["middle"].flops
+    assert smollm2["all"].memory > smollm2["top"].memory > smollm2["middle"].memory
     arguments = ["gpt2lib", "study", str(REPOSITORY / "notebooks" / "studies" / "demo.toml"), "--plan", "--tflops", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
     cli.main()

@@ -72,11 +72,13 @@ class Study:
             return None
         if (parameters := self.parameters(run)) is None:
             return None
-        wanted = run.notebook.stem, tables.parameters_text(default_values(run.notebook) | parameters)
+        # a parameter that the notebook did not have then counts as having been what it is by default now
+        defaults = default_values(run.notebook)
         for records in (self.here, self.collected):
             if run.name in records:
                 row = records[run.name].row
-                if (row.get("notebook"), row.get("parameters")) == wanted:
+                was = defaults | json.loads(row.get("parameters") or "{}")
+                if row.get("notebook") == run.notebook.stem and was == defaults | parameters and row.get("parameters"):
                     return records[run.name]
         return None
 

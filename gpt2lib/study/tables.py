@@ -74,6 +74,9 @@ def read_table(path: Path, study: str, force: bool = False) -> dict[str, Record]
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if not {"run", "study"} <= set(table) or set(table["study"]) - {study} or table["run"].duplicated().any():
             raise ValueError(f"not of the study {study}, one row a run")
+        for text in table.get("parameters", ()):
+            if text and not isinstance(json.loads(text), dict):
+                raise ValueError(f"{text} are no parameters")
     except FileNotFoundError:
         return {}
     except ValueError as error:  # pandas' own errors are
