@@ -99,7 +99,8 @@ floors = baselines.floors(data, seen)
 # Tokens go in as $[\text{batch}, \text{seq}]$, hidden states come out as $[\text{batch}, \text{seq}, d]$. In a causal
 # model only the **last real token** has seen the whole text, so that is the one we classify:
 #
-# $$p(\text{class}) = \mathrm{softmax}(W_h\, h_{\text{last}} + b_h), \qquad W_h \in \mathbb{R}^{\text{classes} \times d}$$
+# $$p(\text{class}) = \mathrm{softmax}(W_h\, h_{\text{last}} + b_h),
+# \qquad W_h \in \mathbb{R}^{\text{classes} \times d}$$
 #
 # Padding stands on the right, where a causal model never looks, so no attention mask is needed; but the last *column*
 # of a padded batch is not the last *token* of its rows. Write the choice.

@@ -249,7 +249,8 @@ grown.round(3)
 # %%
 used = benchmarks.utilisation(work)
 print(
-    f"peak: {used['peak'] / 1e9:.0f} GFLOP/s; share: full {used['full, share of peak']:.0%}, LoRA {used['LoRA, share of peak']:.0%}"
+    f"peak: {used['peak'] / 1e9:.0f} GFLOP/s; share: full {used['full, share of peak']:.0%}, LoRA "
+    f"{used['LoRA, share of peak']:.0%}"
 )
 
 # %%

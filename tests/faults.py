@@ -120,7 +120,8 @@ def contents(folder: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    from faults_disk import attack as disks, attack as kills
+    from faults_disk import attack as disks
+    from faults_disk import attack as kills
     from faults_files import files
     from faults_models import models
 

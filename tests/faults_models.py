@@ -1,1 +1,2 @@
-def models(net): pass
+def models(net):
+    pass

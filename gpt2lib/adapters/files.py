@@ -16,8 +16,8 @@ from gpt2lib.adapters.base import (
     attached_spec,
     in_place_of_attached,
 )
-from gpt2lib.common.digest import digest_kept
 from gpt2lib.common.checks import one_line
+from gpt2lib.common.digest import digest_kept
 from gpt2lib.common.whole import write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
 

@@ -38,7 +38,11 @@ def _shown(kind) -> str:
         return " or ".join(_shown(one) for one in get_args(kind))
     if get_origin(kind) is tuple:
         first, *others = get_args(kind)
-        return f"a tuple, {' and '.join(map(_shown, (first, *others)))}" if others != [...] else f"a tuple, each {_shown(first)}"
+        return (
+            f"a tuple, {' and '.join(map(_shown, (first, *others)))}"
+            if others != [...]
+            else f"a tuple, each {_shown(first)}"
+        )
     return KINDS[kind]
 
 

@@ -81,4 +81,6 @@ def load_tokenizer(name: str | Path):
     try:
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # of Rust and of JSON, none of which names the file
-        raise ValueError(f"{folder}: its tokenizer cannot be read ({type(error).__name__}: {one_line(error)})") from None
+        raise ValueError(
+            f"{folder}: its tokenizer cannot be read ({type(error).__name__}: {one_line(error)})"
+        ) from None
