@@ -2,8 +2,8 @@
 
     python tests/faults.py --kills 20
 
-A study of one short run is first done undisturbed. Then the same study is started and killed, with all its processes, at
-random moments, until it was killed as often as asked; the next call finishes it. Its weights must be the undisturbed
+A study of one short run is first done undisturbed. Then the same study is started and killed, with all its processes,
+at random moments, until it was killed as often as asked; the next call finishes it. Its weights must be the undisturbed
 run's, bit for bit, and there must be one complete record.
 """
 

@@ -12,8 +12,8 @@ from gpt2lib.report.figures.theme import FLOOR_STYLES, GREY, HALF, MAIN, PALETTE
 def rotary(cosines: np.ndarray, scores: dict[str, np.ndarray]) -> Figure:
     """How far each pair of numbers is turned by position, and what that makes of one query and one key.
 
-    cosines: of the angles, [positions, pairs]. scores: by where the query stands, its product with the key at each distance
-    before it; the lines lie on each other.
+    cosines: of the angles, [positions, pairs]. scores: by where the query stands, its product with the key at each
+    distance before it; the lines lie on each other.
     """
     figure, ((left, right),) = panels(1, 2, height=2.3)
     image = left.imshow(cosines.T, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
@@ -67,8 +67,8 @@ def bits_by_part(table: pd.DataFrame) -> Figure:
 
 
 def probes(table: pd.DataFrame, floors: dict[str, float], cloze: dict[str, float] | None = None) -> Figure:
-    """Dev accuracy of a linear classifier on what stands after each block (columns base, share: of the blocks below, accuracy),
-    with floors as grey lines, and on the right what each base answers by itself."""
+    """Dev accuracy of a linear classifier on what stands after each block (columns base, share: of the blocks below,
+    accuracy), with floors as grey lines, and on the right what each base answers by itself."""
     figure, ((axis,),) = panels(width=5.2, height=2.6)
     bases: Sequence[str] = list(dict.fromkeys(table["base"]))
     for base, colour in zip(bases, PALETTE, strict=False):
