@@ -17,6 +17,7 @@ from gpt2lib.data.tokens import tokenize
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.generate import evaluating
 from gpt2lib.tasks.prompts import paraphrase_prompt
+from gpt2lib.tasks.task import TASKS
 
 END_OF_TEXT = "<|endoftext|>"  # between the documents that GPT-2 and SmolLM2 were pretrained on
 NOTHING = Example(
@@ -108,6 +109,35 @@ def block_features(body: Decoder, ids: Sequence[list[int]], blocks: Sequence[int
             features[place, indices] = torch.cat([x[rows, batch.lengths - 1], mean], -1).float().cpu().numpy()
             done = end
     return features
+
+
+def accuracies(
+    body: Decoder,
+    tokenizer,
+    train: Sequence[Example],
+    other: Sequence[Example],
+    task: str,
+    places: int,
+    max_length: int,
+) -> list[dict]:
+    """What share of `other` a base gets right: asked (measure "cloze"), and read by a linear probe (measure "probe")
+    that is
+    fitted on `train`, after so many `places` from the embedding (block 0) to the last block. Examples are read as the
+    task's own prompt shows them, their last max_length tokens."""
+    truth = np.array([example.label for example in other])
+    n = body.config.n_layer
+    blocks = sorted({round(i * n / max(1, places - 1)) for i in range(places)})
+    encoded = (
+        [ids[-max_length:] for ids in tokenize([TASKS[task].text(e) for e in part], tokenizer)]
+        for part in (train, other)
+    )
+    known, asked = (block_features(body, ids, blocks) for ids in encoded)
+    answers = cloze(body, tokenizer, other, task, max_length).argmax(1)
+    rows = [{"measure": "cloze", "block": n, "accuracy": float(np.mean(answers == truth))}]
+    for block, x, y in zip(blocks, known, asked, strict=True):
+        right = probe(x, [e.label for e in train], y) == truth
+        rows.append({"measure": "probe", "block": block, "accuracy": float(np.mean(right))})
+    return [row | {"share": row["block"] / n, "examples": len(truth)} for row in rows]
 
 
 def probe(train: np.ndarray, labels: Sequence[int], other: np.ndarray) -> np.ndarray:

@@ -1,12 +1,10 @@
 """From GPT-2 to Llama: positions as angles, what a cache holds, a gate; and what a base knows before it is trained."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpt2lib.report.figures.theme import FLOOR_STYLES, GREY, HALF, MAIN, PALETTE, done, panels
+from gpt2lib.report.figures.theme import FLOOR_STYLES, GREY, HALF, MAIN, PALETTE, WIDTH, done, panels, title
 
 
 def rotary(cosines: np.ndarray, scores: dict[str, np.ndarray]) -> Figure:
@@ -66,21 +64,23 @@ def bits_by_part(table: pd.DataFrame) -> Figure:
     return done(figure, legend=True)
 
 
-def probes(table: pd.DataFrame, floors: dict[str, float], cloze: dict[str, float] | None = None) -> Figure:
-    """Dev accuracy of a linear classifier on what stands after each block (columns base, share: of the blocks below,
-    accuracy), with floors as grey lines, and on the right what each base answers by itself."""
-    figure, ((axis,),) = panels(width=5.2, height=2.6)
-    bases: Sequence[str] = list(dict.fromkeys(table["base"]))
-    for base, colour in zip(bases, PALETTE, strict=False):
-        rows = table[table["base"] == base]
-        axis.plot(rows["share"], 100 * rows["accuracy"], "o-", color=colour, label=base, markersize=3)
-        if cloze and base in cloze:
-            axis.plot([1.06], [100 * cloze[base]], "D", color=colour, markersize=5, clip_on=False)
-    for name, value in floors.items():
-        axis.axhline(100 * value, color=GREY, linestyle=FLOOR_STYLES.get(name, "-"), label=name)
-    ticks, names = [0, 0.25, 0.5, 0.75, 1], ["embedding", "1/4", "1/2", "3/4", "last block"]
-    if cloze:
-        ticks, names = [*ticks, 1.06], [*names[:-1], "last", "asked"]
-    axis.set_xticks(ticks, names)
-    axis.set(xlabel="share of the blocks that have read the text", ylabel="dev accuracy (%)")
+def probes(table: pd.DataFrame, floors: dict[str, dict[str, float]] | None = None) -> Figure:
+    """What a base knows of each task, a panel a task: a line a base for the dev accuracy of a linear probe after each
+    block, diamonds on the right for what it answers when asked; grey lines for floors, by task and name.
+
+    table: columns base, task, measure ("probe" or "cloze"), share (of the blocks that have read the text), accuracy.
+    """
+    tasks, bases = (list(dict.fromkeys(table[column])) for column in ("task", "base"))
+    figure, (axes,) = panels(1, len(tasks), width=max(4.6, WIDTH * min(1, len(tasks) / 2)), height=2.5)
+    for axis, task in zip(axes, tasks, strict=True):
+        for base, colour in zip(bases, PALETTE, strict=False):
+            rows = table[(table["task"] == task) & (table["base"] == base)]
+            lines, asked = rows[rows["measure"] == "probe"], rows[rows["measure"] == "cloze"]
+            axis.plot(lines["share"], 100 * lines["accuracy"], "o-", color=colour, label=base, markersize=3)
+            axis.plot([1.15] * len(asked), 100 * asked["accuracy"], "D", color=colour, markersize=5)
+        for name, value in ((floors or {}).get(task, {})).items():
+            axis.axhline(100 * value, color=GREY, linestyle=FLOOR_STYLES.get(name, "-"), label=name)
+        axis.set_xticks([0, 0.5, 1, 1.15], ["embedding", "middle", "last", "asked"], rotation=35, ha="right")
+        axis.set(title=title(task), xlabel="after which block", xlim=(-0.05, 1.22))
+    axes[0].set_ylabel("dev accuracy (%)")
     return done(figure, legend=True)
