@@ -15,7 +15,8 @@
 # %% [markdown]
 # # What a base knows before you train it
 #
-# **The question.** An adapter can only bend what is there. How much does a base model know, where in its blocks does it know it,
+# **The question.** An adapter can only bend what is there. How much does a base model know, where in its blocks does it
+#  know it,
 # and how would you find out *before* you spend an hour on training?
 #
 # After this notebook you can
@@ -24,7 +25,8 @@
 # - read with a linear probe what the hidden states after each block hold, and choose from it where to put an adapter,
 # - hold every later result against these floors.
 #
-# Three bases: `gpt2-mini` (5.4 M parameters, 12 M tokens read), its twin with random weights, and SmolLM2-135M (two trillion tokens read).
+# Three bases: `gpt2-mini` (5.4 M parameters, 12 M tokens read), its twin with random weights, and SmolLM2-135M (two
+# trillion tokens read).
 # Needs notebook 01; 05 says what a Llama is. At its defaults it runs in about a minute, on made-up sentences.
 
 # %% tags=["parameters"]
@@ -80,18 +82,22 @@ pd.DataFrame(shapes).T
 # %% [markdown]
 # ## 1. Bits per byte
 #
-# Perplexity is $\exp$ of the mean loss of a *token*. But a token of SmolLM2, whose vocabulary has 49,152 pieces, is longer than one of
-# gpt2-mini, with 8,192: fewer tokens, each harder to guess. What both have in common is the text. So: the whole text's information,
+# Perplexity is $\exp$ of the mean loss of a *token*. But a token of SmolLM2, whose vocabulary has 49,152 pieces, is
+# longer than one of
+# gpt2-mini, with 8,192: fewer tokens, each harder to guess. What both have in common is the text. So: the whole text's
+# information,
 # in bits, over its length in bytes of UTF-8,
 #
 # $$\text{bits per byte} = \frac{1}{\text{bytes}} \sum_t -\log_2 p(\text{token}_t \mid \text{tokens before it}).$$
 #
-# It is also the size to which an ideal compressor that uses the model would bring the text: 8 means not at all, 2 a quarter.
+# It is also the size to which an ideal compressor that uses the model would bring the text: 8 means not at all, 2 a
+# quarter.
 # A good compressor without a model of language (xz) needs about 2.5 on long English texts.
 #
 # <details><summary>Hint</summary>
 #
-# Losses are in nats (natural logarithm); `math.log(2)` nats are a bit. `text.encode()` are the bytes: "é" is two of them, and "–" three.
+# Losses are in nats (natural logarithm); `math.log(2)` nats are a bit. `text.encode()` are the bytes: "é" is two of
+# them, and "–" three.
 #
 # </details>
 
@@ -133,7 +139,8 @@ def bits_per_byte(losses, text):
 
 
 # %% [markdown]
-# The texts: of each of the course's tasks, of each part of the corpus that gpt2-mini was pretrained on, and one that neither
+# The texts: of each of the course's tasks, of each part of the corpus that gpt2-mini was pretrained on, and one that
+# neither
 # base can have seen, since it was written for this notebook.
 
 # %%
@@ -193,14 +200,18 @@ seen, expected = bits_per_byte(losses, UNSEEN[0]), probe.bits_per_byte(body, tok
 check("your bits per byte are the library's", abs(seen - expected) < 1e-4, (seen, expected))
 
 # %% [markdown]
-# Read the rows, not only the columns. Where gpt2-mini is good, it has read texts of that very kind (reviews, verse, questions); on
-# the unseen text it is nearly lost. SmolLM2 has read everything: *perhaps these very test sentences, too*. That cannot be looked
+# Read the rows, not only the columns. Where gpt2-mini is good, it has read texts of that very kind (reviews, verse,
+# questions); on
+# the unseen text it is nearly lost. SmolLM2 has read everything: *perhaps these very test sentences, too*. That cannot
+# be looked
 # up here, and it is why the same base stands on both sides of every comparison in this course.
 #
 # ## 2. Asking without training
 #
-# A language model can be asked: put the text first, begin a sentence that only a verdict can end, and look which of five words
-# it finds likeliest. Since " good" is common everywhere, the log-probability of each word after the same question about *nothing* ("N/A")
+# A language model can be asked: put the text first, begin a sentence that only a verdict can end, and look which of
+# five words
+# it finds likeliest. Since " good" is common everywhere, the log-probability of each word after the same question about
+# *nothing* ("N/A")
 # is taken off (Zhao et al. 2021).
 
 # %%
@@ -214,11 +225,14 @@ pd.Series(scores, index=words, name="log-probability, less that after nothing").
 # %% [markdown]
 # ## 3. A probe after every block
 #
-# What a model *says* is one thing, what its hidden states *hold* another. Keep what stands in the residual path after a block (of
-# each text the last token and the mean over all), and fit a logistic regression on it. The base is not touched; the classifier
+# What a model *says* is one thing, what its hidden states *hold* another. Keep what stands in the residual path after a
+# block (of
+# each text the last token and the mean over all), and fit a logistic regression on it. The base is not touched; the
+# classifier
 # is a plane in the space of features. Where it does well, the answer lies open.
 #
-# Floors to hold it against: always the most frequent class, and a bag of words fitted on the same few examples. A yardstick for
+# Floors to hold it against: always the most frequent class, and a bag of words fitted on the same few examples. A
+# yardstick for
 # noise: of $n$ examples an accuracy of $a$ is known to $\pm 2\sqrt{a (1 - a) / n}$.
 
 # %%
@@ -267,7 +281,8 @@ if keep:
 # %% [markdown]
 # ## 4. In earnest
 #
-# The same cells on the course's data, with `source=""`, `corpus_source=""`, `tasks=["sst", "cfimdb", "quora"]` and more examples, take the
+# The same cells on the course's data, with `source=""`, `corpus_source=""`, `tasks=["sst", "cfimdb", "quora"]` and more
+# examples, take the
 # better part of an hour on two cores. What they found was kept by `keep`, and is drawn here.
 
 # %%
@@ -287,24 +302,30 @@ check("on real texts SmolLM2's probe reads most before its last block", (top["bl
 top.round(3)
 
 # %% [markdown]
-# The middle knows most: the top blocks turn what was understood into a guess at the next token. So one may cut the top off
-# (`load_base("smollm2-135m", depth=20)`), leave the bottom frozen, run it once, and adapt the blocks between (`LoRA(layers=(14,
+# The middle knows most: the top blocks turn what was understood into a guess at the next token. So one may cut the top
+# off
+# (`load_base("smollm2-135m", depth=20)`), leave the bottom frozen, run it once, and adapt the blocks between
+# (`LoRA(layers=(14,
 # 20))`). Whether that is better, and not only cheaper, is for training to show: the study `range` asks it.
 #
 # ## What we saw, and what it does not show
 #
 # - Bits per byte compare bases whatever their tokenizers; what a base has read decides, more than its shape.
-# - An answer without training is a floor, and hangs on the wording: of four that were tried, the worst got half of the best's right.
-# - A probe shows what is *linearly readable*, not what the model uses; a better probe finds more. It is a hint where to adapt, cheap
+# - An answer without training is a floor, and hangs on the wording: of four that were tried, the worst got half of the
+#   best's right.
+# - A probe shows what is *linearly readable*, not what the model uses; a better probe finds more. It is a hint where to
+#   adapt, cheap
 #   enough to take before training, and not a proof.
 # - SmolLM2 was tuned on instructions: it may have been shown tasks like these, and its reading may hold these texts.
 #
-# **To think about.** Why can a model's last block hold *less* of the answer than its middle, if it computes from it? What would
+# **To think about.** Why can a model's last block hold *less* of the answer than its middle, if it computes from it?
+#  What would
 # bits per byte of a text in Finnish say about these bases?
 
 # %% tags=["nbval-check-output"]
 check.table()
 
 # %% [markdown]
-# **References.** Alain and Bengio 2016 (linear probes, arXiv 1610.01644); Zhao et al. 2021 (calibrated answers, 2102.09690); Gao et al.
+# **References.** Alain and Bengio 2016 (linear probes, arXiv 1610.01644); Zhao et al. 2021 (calibrated answers,
+#  2102.09690); Gao et al.
 # 2020 (bits per byte, 2101.00027); Allal et al. 2025 (SmolLM2, 2502.02737).

@@ -361,8 +361,10 @@ if base_model == "smollm2-135m":
 # ## 5. Yes or no, before and after an adapter
 #
 # A small task: is a made-up sentence on a film praise? The model reads the sentence and a question, and the next token
-# should be *yes* or *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA (a small trained
-# update $B A$ beside a frozen matrix, the subject of notebook 11) sits on the upper blocks only; those below run once for
+# should be *yes* or *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA (a small
+# trained
+# update $B A$ beside a frozen matrix, the subject of notebook 11) sits on the upper blocks only; those below run once
+# for
 # each sentence and are kept.
 
 
