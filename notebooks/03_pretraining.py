@@ -328,7 +328,8 @@ metrics, _ = evaluate(language_model, dev)
 by_part = {f"perplexity_{part}": evaluate(language_model, dev_rows[part])[0]["perplexity"] for part in parts}
 reached.was(
     metrics["perplexity"],
-    f"That is {100 * metrics['loss'] / untrained['loss']:.0f} % of the loss at the start, in nats. Text that is made up from few patterns is "
+    f"That is {100 * metrics['loss'] / untrained['loss']:.0f} % of the loss at the start, in nats. Text "
+    "that is made up from few patterns is "
     "easily foreseen: on real text the same number of tokens buys far less.",
     digits=1,
 )

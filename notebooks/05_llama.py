@@ -333,7 +333,8 @@ check("the cache holds two heads of keys and values, not six", kept == {(1, 2)},
 # `up` says what
 # might be written, `gate` how much of it:
 #
-# $$\mathrm{mlp}(x) = W_{\text{down}}\,\big(\mathrm{silu}(W_{\text{gate}}\,x) \odot W_{\text{up}}\,x\big), \qquad \mathrm{silu}(z) = \frac{z}{1 + e^{-z}}$$
+# $$\mathrm{mlp}(x) = W_{\text{down}}\,\big(\mathrm{silu}(W_{\text{gate}}\,x) \odot W_{\text{up}}\,x\big), \qquad
+# \mathrm{silu}(z) = \frac{z}{1 + e^{-z}}$$
 #
 # The product of two linear functions of $x$ is something that no single bend of one can give. Three matrices instead of
 # two: to

@@ -145,10 +145,13 @@ def bits_per_byte(losses, text):
 
 # %%
 UNSEEN = [
-    "The museum of umbrellas in our street closes at four on Thursdays, because its keeper also feeds the geese on the canal.",
-    "My aunt keeps a list of every soup she has eaten since the strike; the last entry says only that the lentils were late.",
+    ("The museum of umbrellas in our street closes at four on Thursdays, because its keeper also feeds the "
+     "geese on the canal."),
+    ("My aunt keeps a list of every soup she has eaten since the strike; the last entry says only that the "
+     "lentils were late."),
     "To reset the lamp, hold the small switch until it blinks twice, then tell it, politely, that the evening is over.",
-    "Nobody had explained to the new goalkeeper that the village plays downhill in the first half and by candlelight in the second.",
+    ("Nobody had explained to the new goalkeeper that the village plays downhill in the first half and by "
+     "candlelight in the second."),
 ]  # fmt: skip
 kinds = {name: [e.text for e in load_task(name, source or None, quiet=True).dev] for name in ("sst", "cfimdb", "quora")}
 kinds["sonnets"] = [e.text for e in load_task("sonnets", source or None, quiet=True).train]

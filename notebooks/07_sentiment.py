@@ -301,7 +301,8 @@ right = np.array([e.label == predicted for e, predicted in zip(data.dev, classes
 low, high = bootstrap(right, np.random.default_rng(seed))
 floor = floors["bag_of_words_accuracy"]
 print(
-    f"accuracy {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f} on {len(right)} examples; bag of words {floor:.3f}"
+    f"accuracy {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f} on {len(right)} examples; bag of "
+    f"words {floor:.3f}"
 )
 print("The bag of words lies", "inside the interval." if low <= floor <= high else "outside the interval.")
 

@@ -183,7 +183,8 @@ classes = [predicted for predicted, _ in predictions]
 print({name: round(value, 3) for name, value in metrics.items()})
 ahead.was(
     100 * (metrics["accuracy"] - floors["majority_accuracy"]),
-    f"The bag of words is {100 * (floors['bag_of_words_accuracy'] - floors['majority_accuracy']):.1f} points above it; a 95 % interval "
+    f"The bag of words is {100 * (floors['bag_of_words_accuracy'] - floors['majority_accuracy']):.1f} "
+    "points above it; a 95 % interval "
     f"of one accuracy on {len(data.dev)} pairs is up to {98 / len(data.dev) ** 0.5:.1f} points wide to either side.",
     digits=1,
 )

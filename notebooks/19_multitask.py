@@ -114,7 +114,8 @@ def mixed(sizes, temperature):
 
 # %%
 smallest = predict(
-    "The samples are 4 : 2 : 1 in size, so by size the smallest task has 14 % of the batches. How many percent at T = 2?"
+    "The samples are 4 : 2 : 1 in size, so by size the smallest task has 14 % of the batches. How many "
+    "percent at T = 2?"
 )(None)
 
 # %%
@@ -132,7 +133,8 @@ def shares(t):
 
 smallest.was(
     100 * min(shares(2.0).values()),
-    "If the sizes are the default ones, that is 1 / (1 + root 2 + 2): the square root of the size counts. The batches that the small task"
+    "If the sizes are the default ones, that is 1 / (1 + root 2 + 2): the square root of the size counts. "
+    "The batches that the small task"
     " gains are repetitions of its own examples, and the large one loses as many.",
     digits=1,
 )
@@ -197,7 +199,8 @@ gain = (table["one for all"] - table["an adapter each"]).where(
 better.was(
     int((gain > 0).sum()),
     {
-        k: "With one seed and small dev sets each of these signs may be chance; what is sure is the number of parameters."
+        k: "With one seed and small dev sets each of these signs may be chance; what is sure is the number "
+        "of parameters."
         for k in range(len(tasks) + 1)
     },
 )

@@ -146,7 +146,8 @@ for row in rows:
     if row["quantity"] == "LoRA training":
         faster.was(
             row["ratio"],
-            f"By round it lay between {row['ratio_low']:.2f} and {row['ratio_high']:.2f}. What makes it is below, one change at a time;"
+            f"By round it lay between {row['ratio_low']:.2f} and {row['ratio_high']:.2f}. What makes it is "
+            "below, one change at a time;"
             " on another machine, or on texts of one length, it is another number.",
         )
 pd.DataFrame(rows).round(2)
