@@ -104,8 +104,8 @@ def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
 
 
 def block_ranges(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and time by the range of blocks that is adapted: columns task, first, end (behind the last), targets, value,
-    low, high, seconds. Only of runs whose parameters say a range: `layers`, [12, 24] for blocks 12 to 23."""
+    """Accuracy and time by the range of blocks that is adapted: columns task, first, end (behind the last), targets,
+    value, low, high, seconds. Only of runs whose parameters say a range: `layers`, [12, 24] for blocks 12 to 23."""
     given = runs["parameters"].map(json.loads)
     keys = pd.DataFrame({"layers": given.map(lambda p: tuple(p.get("layers", ()))), "targets": runs["targets"]})
     parts = []
