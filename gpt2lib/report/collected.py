@@ -41,7 +41,7 @@ def collected(study: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd
 
 def told_apart(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs, renamed where several of a task have one name and differ in the layers they adapt or in the method's
-    own settings: those that have not the most frequent ones are called by theirs, "lora up down" or "alpha-lora
+    own settings: those that have not the most frequent ones are called by theirs, too: "lora up down", "alpha-lora
     every=5"."""
     if "parameters" not in runs:  # of an older collection, which held none that differ so
         return runs

@@ -94,11 +94,11 @@ def needs(table: pd.DataFrame) -> Figure:
 
 
 def block_ranges(table: pd.DataFrame) -> Figure:
-    """Accuracy by the range of blocks that is adapted: on the left which ones (blue: adapted, grey: frozen below
-    them, and run once; white: cut off or untouched above), then a panel a task, and the time of training.
+    """Accuracy by the range of blocks that is adapted: on the left which ones (blue: adapted, grey: frozen below them,
+    and run once; white: cut off or untouched above), then a panel a task, and the time of training.
 
-    table: columns task, first, end (behind the last), targets, value, low, high, seconds; targets are named where
-    they are not the most frequent ones.
+    table: columns task, first, end (behind the last), targets, value, low, high, seconds; targets are named where they
+    are not the most frequent ones.
     """
     tasks = list(dict.fromkeys(table["task"]))
     keys, usual = ["end", "first", "targets"], table["targets"].mode()[0]
