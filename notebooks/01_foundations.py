@@ -69,7 +69,8 @@ pd.DataFrame([tokens, ids[0].tolist()], index=["token", "id"])
 # Each token asks a question (query $q_t$), offers a key $k_u$ and a value $v_u$. It mixes the values of itself and the
 # tokens before it, in proportion to how well their keys fit its query:
 #
-# $$y_t = \sum_{u \le t} a_{tu} v_u, \qquad a_{tu} = \frac{\exp(q_t \cdot k_u / \sqrt{d})}{\sum_{w \le t} \exp(q_t \cdot k_w / \sqrt{d})}$$
+# $$y_t = \sum_{u \le t} a_{tu} v_u, \qquad a_{tu} = \frac{\exp(q_t \cdot k_u / \sqrt{d})}{\sum_{w \le t} \exp(q_t \cdot
+# k_w / \sqrt{d})}$$
 #
 # Three tokens of width four are enough to see all of it.
 
@@ -296,7 +297,10 @@ largest.was(
     said,
     {
         "0": "The same operations in the same order round alike; another machine or another kernel may not.",
-        "rounding, below 1e-4": "The same numbers added in another order: float32 keeps about seven digits. Equality to the last bit is not to be had, agreement is.",
+        "rounding, below 1e-4": (
+            "The same numbers added in another order: float32 keeps about seven digits. Equality to the last bit is "
+            "not to be had, agreement is."
+        ),
         "more": "That is no rounding: something differs.",
     },
 )
@@ -364,7 +368,8 @@ check.close("without them, one block sees a bag of tokens", *without, 1e-5)
 # In step $t$, with gradient $g$: $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and
 # $s \leftarrow \beta_2 s + (1 - \beta_2) g^2$, then
 #
-# $$p \leftarrow p - \eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\, \frac{m}{\sqrt{s} + \epsilon}, \qquad p \leftarrow p - \eta \lambda p .$$
+# $$p \leftarrow p - \eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\, \frac{m}{\sqrt{s} + \epsilon},
+# \qquad p \leftarrow p - \eta \lambda p .$$
 #
 # <details><summary>Hint</summary>
 #

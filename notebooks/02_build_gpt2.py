@@ -108,7 +108,8 @@ def gelu(x):
 # It brings each token's vector to mean 0 and variance 1, *over its own numbers*, then scales and shifts them by two
 # learned vectors $g$ and $b$. What the other tokens of the batch are plays no part.
 #
-# $$\mathrm{ln}(x) = g \odot \frac{x - \bar x}{\sqrt{\tfrac1d \sum_i (x_i - \bar x)^2 + \epsilon}} + b, \qquad x \in \mathbb{R}^d$$
+# $$\mathrm{ln}(x) = g \odot \frac{x - \bar x}{\sqrt{\tfrac1d \sum_i (x_i - \bar x)^2 + \epsilon}} + b,
+# \qquad x \in \mathbb{R}^d$$
 #
 # <details><summary>Hint</summary>
 #
@@ -175,9 +176,10 @@ check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
 # Token $t$ mixes the values $v_u$ of the tokens $u \le t$, by how well their keys fit its query. In matrices, with
 # $Q$: `[new, d]` and $K, V$: `[all, d]`,
 #
-# $$Y = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt d} + M\right) V, \qquad M_{tu} = \begin{cases} 0 & u \text{ is not later than } t \\ -\infty & \text{else.} \end{cases}$$
+# $$Y = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt d} + M\right) V,
+# \qquad M_{tu} = \begin{cases} 0 & u \text{ is not later than } t \\ -\infty & \text{else.} \end{cases}$$
 #
-# One twist prepares the cache of section 7: there may be **more keys than queries**. The queries then belong to the
+# One twist prepares the cache of section 10: there may be **more keys than queries**. The queries then belong to the
 # *last* tokens; for 5 tokens of which 2 are new, token 3 sees the first four and token 4 all five:
 #
 # ```
@@ -369,7 +371,8 @@ class Attention(Parts):
 #
 # A block adds to what passes through it, twice, and normalises **before** each layer:
 #
-# $$x \leftarrow x + \mathrm{attn}(\mathrm{ln}_1(x)), \qquad x \leftarrow x + W_{\text{down}}\,\mathrm{gelu}(W_{\text{up}}\,\mathrm{ln}_2(x))$$
+# $$x \leftarrow x + \mathrm{attn}(\mathrm{ln}_1(x)),
+# \qquad x \leftarrow x + W_{\text{down}}\,\mathrm{gelu}(W_{\text{up}}\,\mathrm{ln}_2(x))$$
 #
 # Your functions become layers here, with the names that the library's have.
 
@@ -598,7 +601,8 @@ with torch.no_grad():
     untrained = language_loss(model(ids)[0], ids).item()
 fresh.was(
     untrained,
-    "It knows nothing and gives each of the V tokens about the same chance, 1 / V: the loss is about log V = log 100 = 4.61.",
+    "It knows nothing and gives each of the V tokens about the same chance, 1 / V: the loss is about log V = log 100 = "
+    "4.61.",
     digits=1,
 )
 
@@ -918,7 +922,8 @@ figures.curves(range(1, steps + 1), {"yours": losses} | floors, "step", "loss (n
 # %%
 floor.was(
     losses[-1],
-    f"Knowing how often each token occurs would already reach {frequency:.1f}; the rest is what the model makes of the tokens before. The verses follow few patterns, so there is much to be had.",
+    f"Knowing how often each token occurs would already reach {frequency:.1f}; the rest is what the model makes of the "
+    "tokens before. The verses follow few patterns, so there is much to be had.",
     digits=1,
 )
 
@@ -1021,7 +1026,8 @@ widgets.explore(bars, temperature=(0.1, 2.0, 0.1), top_p=(0.05, 1.0, 0.05))
 
 # %%
 work = predict(
-    "20 tokens are given and 100 written. How many times fewer tokens pass through the model with the cache than without?",
+    "20 tokens are given and 100 written. How many times fewer tokens pass through the model with the cache than "
+    "without?",
     [2, 12, 60, 120],
 )(None)
 
@@ -1030,7 +1036,8 @@ lengths = list(range(20, 120))
 without, with_cache = sum(lengths), 20 + 99
 work.was(
     min([2, 12, 60, 120], key=lambda times: abs(times - without / with_cache)),
-    f"Without it step i runs all {lengths[0]} + i tokens, {without:,} in all; with it the 20 once and then one at a time, {with_cache}: {without / with_cache:.0f} times fewer, and the longer the text, the more.",
+    f"Without it step i runs all {lengths[0]} + i tokens, {without:,} in all; with it the 20 once and then one at a "
+    f"time, {with_cache}: {without / with_cache:.0f} times fewer, and the longer the text, the more.",
 )
 
 

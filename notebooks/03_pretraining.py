@@ -93,13 +93,16 @@ for part in parts:
 # Byte-level BPE begins with the 256 bytes and merges the pair of neighbours that is most frequent, again and again
 # (Sennrich et al. 2016; Radford et al. 2019). Frequent words become one token; any text can be written.
 #
-# Write one such step, on words that are already cut into pieces: find the most frequent pair of neighbours, where each word counts
-# as often as it occurs, and glue it together everywhere. Of several pairs that are as frequent take the one that is first in
+# Write one such step, on words that are already cut into pieces: find the most frequent pair of neighbours, where each
+# word counts
+# as often as it occurs, and glue it together everywhere. Of several pairs that are as frequent take the one that is
+# first in
 # alphabetical order.
 #
 # <details><summary>Hint</summary>
 #
-# `collections.Counter` over `itertools.pairwise(word)`, each adding the word's count; `min(pairs, key=lambda pair: (-pairs[pair], pair))`. Then
+# `collections.Counter` over `itertools.pairwise(word)`, each adding the word's count; `min(pairs, key=lambda pair:
+# (-pairs[pair], pair))`. Then
 # walk through each word with an index: two steps on where the pair stands, one where it does not.
 #
 # </details>
@@ -325,7 +328,8 @@ metrics, _ = evaluate(language_model, dev)
 by_part = {f"perplexity_{part}": evaluate(language_model, dev_rows[part])[0]["perplexity"] for part in parts}
 reached.was(
     metrics["perplexity"],
-    f"That is {100 * metrics['loss'] / untrained['loss']:.0f} % of the loss at the start, in nats. Text that is made up from few patterns is "
+    f"That is {100 * metrics['loss'] / untrained['loss']:.0f} % of the loss at the start, in nats. Text "
+    "that is made up from few patterns is "
     "easily foreseen: on real text the same number of tokens buys far less.",
     digits=1,
 )
@@ -385,7 +389,8 @@ figures.trials(pd.read_csv(report.FOLDER / "results" / "pretraining-trials.csv")
 # %% [markdown]
 # ## What it is worth
 #
-# `gpt2lib study notebooks/studies/pretraining.toml` trains `gpt2-mini`, and the same architecture from random weights, on real
+# `gpt2lib study notebooks/studies/pretraining.toml` trains `gpt2-mini`, and the same architecture from random weights,
+# on real
 # data, by the same settings: all parameters, each base with the learning rate that was best for it, and LoRA alone. Dev
 # accuracy in per cent:
 
@@ -394,8 +399,10 @@ worth = report.worth(pd.read_csv(report.FOLDER / "results" / "pretraining.csv"))
 (100 * worth.pivot(index="task", columns=["method", "base_model"], values="accuracy")).round(1)
 
 # %% [markdown]
-# And their floors, each with the data of its own runs: on Quora LoRA and its bag of words had 6,000 pairs, and all parameters the
-# whole set. On CFIMDB the bag of words reads whole reviews, and a model no more than the last `max_length` tokens of each, which
+# And their floors, each with the data of its own runs: on Quora LoRA and its bag of words had 6,000 pairs, and all
+# parameters the
+# whole set. On CFIMDB the bag of words reads whole reviews, and a model no more than the last `max_length` tokens of
+# each, which
 # is less in LoRA's runs: there it is no floor under equal conditions.
 
 # %%
@@ -407,14 +414,20 @@ floors.assign(**(100 * floors[columns]).round(1))
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# What twelve million tokens are worth depends on what may move. With LoRA alone `gpt2-mini` is nine points better on SST than
-# random weights, which few parameters cannot mend; with all parameters trained, almost four. On CFIMDB and Quora the two bases
-# are less than two points apart, which one run of each cannot tell from chance, and a bag of words is better than both: on CFIMDB it
-# read more of each review, on Quora it is handed the comparison as a feature. This model has read too little; more text would close the
+# What twelve million tokens are worth depends on what may move. With LoRA alone `gpt2-mini` is nine points better on
+# SST than
+# random weights, which few parameters cannot mend; with all parameters trained, almost four. On CFIMDB and Quora the
+# two bases
+# are less than two points apart, which one run of each cannot tell from chance, and a bag of words is better than both:
+# on CFIMDB it
+# read more of each review, on Quora it is handed the comparison as a feature. This model has read too little; more text
+# would close the
 # gap, not another adapter.
 #
-# A few million tokens teach spelling, common phrases and the manner of each part; they do not teach the world. `gpt2-mini` has
-# read some 900 times less text than GPT-2 (12 million tokens of about 3.7 bytes, against WebText's 40 GB). It is no GPT-2, and
+# A few million tokens teach spelling, common phrases and the manner of each part; they do not teach the world.
+# `gpt2-mini` has
+# read some 900 times less text than GPT-2 (12 million tokens of about 3.7 bytes, against WebText's 40 GB). It is no
+# GPT-2, and
 # results on it are never shown as GPT-2's.
 #
 # **Try it.** Halve `n_embd` and double `tokens`: the same time, about. Which one has the lower held-out perplexity?
@@ -426,9 +439,11 @@ floors.assign(**(100 * floors[columns]).round(1))
 # | [Levy and Goldberg 2014](https://papers.nips.cc/paper/2014/hash/feab05aa91085b7a8012516bc3533958-Abstract.html), 3 | $\max(0, \mathrm{PMI})$, factored | [data/pretraining.py](../gpt2lib/data/pretraining.py), `count_embeddings` | tokens for words; contexts smoothed ([Levy, Goldberg and Dagan 2015](https://doi.org/10.1162/tacl_a_00134)) |
 # | [Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/) | Newton-Schulz on the momentum | [training/optimizer.py](../gpt2lib/training/optimizer.py), `Muon` | only in the long run |
 #
-# **References.** [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
+# **References.** [Radford et al.
+#  2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
 # [Sennrich, Haddow and Birch 2016](https://arxiv.org/abs/1508.07909) (BPE);
-# [Levy and Goldberg 2014](https://papers.nips.cc/paper/2014/hash/feab05aa91085b7a8012516bc3533958-Abstract.html) (vectors from counts);
+# [Levy and Goldberg 2014](https://papers.nips.cc/paper/2014/hash/feab05aa91085b7a8012516bc3533958-Abstract.html)
+# (vectors from counts);
 # [Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/) (Muon).
 
 # %% tags=["nbval-check-output"]

@@ -138,7 +138,10 @@ losses = diagnose.losses_of(patient, library_loss, batches, lr)
 first.was(
     "far above" if losses[0] > 1.5 * math.log(vocab_size) else "at log V",
     {
-        "far above": f"It is {losses[0] / math.log(vocab_size):.0f} times log V. The output layer is the token embedding: products of vectors of {n_embd} numbers of size 1 are logits of about {n_embd**0.5:.0f}, and wrong ones.",
+        "far above": (
+            f"It is {losses[0] / math.log(vocab_size):.0f} times log V. The output layer is the token embedding: "
+            f"products of vectors of {n_embd} numbers of size 1 are logits of about {n_embd**0.5:.0f}, and wrong ones."
+        ),
         "at log V": "The cell is mended.",
     },
 )
@@ -215,7 +218,8 @@ losses = diagnose.losses_of(GPT2(config), batch_loss, [batches[0]] * steps, lr)
 lowest = math.log(math.e + vocab_size - 1) - 1  # a softmax of numbers between 0 and 1 can favour one only so much
 stuck.was(
     losses[-1],
-    f"Numbers between 0 and 1 taken for logits can give the right token at most e / (e + V - 1) of the chance: the loss never falls below {lowest:.2f}.",
+    "Numbers between 0 and 1 taken for logits can give the right token at most e / (e + V - 1) of the chance: the "
+    f"loss never falls below {lowest:.2f}.",
 )
 figures.curves(
     range(1, steps + 1),
@@ -344,7 +348,8 @@ name = min(
 )
 best.was(
     name,
-    f"At 0.0001 the loss is still {valley[0]:.1f}, at 0.3 it is {valley[-1]:.1f}: both ends are bad, for opposite reasons, and only a sweep tells which side one is on.",
+    f"At 0.0001 the loss is still {valley[0]:.1f}, at 0.3 it is {valley[-1]:.1f}: both ends are bad, for opposite "
+    "reasons, and only a sweep tells which side one is on.",
 )
 figures.rate_sweep(rates, {"patient 3": flat, "mended": valley})
 
@@ -561,7 +566,10 @@ leaking = diagnose.losses_of(OneLayer(attend), next_token_loss, random_text, 1e-
 random_loss.was(
     "well below" if leaking[-1] < 0.8 * math.log(vocab_size) else "stays at log V",
     {
-        "well below": "It predicts what cannot be predicted, so it must be looking. On real text the same curve would have passed for a very good model.",
+        "well below": (
+            "It predicts what cannot be predicted, so it must be looking. On real text the same curve would have "
+            "passed for a very good model."
+        ),
         "stays at log V": "The cell is mended.",
     },
 )

@@ -85,7 +85,8 @@ for example in data.train[:4]:
 # ## The floors
 #
 # Before any network: what does the most frequent class score, and what does a bag of words (TF-IDF of words and word
-# pairs, logistic regression)? Word pairs hold some order ("not good"), so a model that does not beat the second may well use the
+# pairs, logistic regression)? Word pairs hold some order ("not good"), so a model that does not beat the second may
+# well use the
 # order of words: it has not shown that it is *worth more* than counting them.
 
 # %%
@@ -98,7 +99,8 @@ floors = baselines.floors(data, seen)
 # Tokens go in as $[\text{batch}, \text{seq}]$, hidden states come out as $[\text{batch}, \text{seq}, d]$. In a causal
 # model only the **last real token** has seen the whole text, so that is the one we classify:
 #
-# $$p(\text{class}) = \mathrm{softmax}(W_h\, h_{\text{last}} + b_h), \qquad W_h \in \mathbb{R}^{\text{classes} \times d}$$
+# $$p(\text{class}) = \mathrm{softmax}(W_h\, h_{\text{last}} + b_h),
+# \qquad W_h \in \mathbb{R}^{\text{classes} \times d}$$
 #
 # Padding stands on the right, where a causal model never looks, so no attention mask is needed; but the last *column*
 # of a padded batch is not the last *token* of its rows. Write the choice.
@@ -234,7 +236,8 @@ show.mistakes(data.dev, classes)
 # %% [markdown]
 # ## How sure is this accuracy?
 #
-# Another dev set of the same size would have given another accuracy. The **bootstrap** (Efron 1979) asks how different: draw $n$ of
+# Another dev set of the same size would have given another accuracy. The **bootstrap** (Efron 1979) asks how different:
+# draw $n$ of
 # the $n$ answers *with replacement*, take the share that is right, do it 2,000 times, and cut off 2.5 % on either side.
 #
 # <details><summary>Hint</summary>
@@ -298,13 +301,16 @@ right = np.array([e.label == predicted for e, predicted in zip(data.dev, classes
 low, high = bootstrap(right, np.random.default_rng(seed))
 floor = floors["bag_of_words_accuracy"]
 print(
-    f"accuracy {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f} on {len(right)} examples; bag of words {floor:.3f}"
+    f"accuracy {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f} on {len(right)} examples; bag of "
+    f"words {floor:.3f}"
 )
 print("The bag of words lies", "inside the interval." if low <= floor <= high else "outside the interval.")
 
 # %% [markdown]
-# The interval is about *these answers*: what another draw of the dev examples would have done. It says nothing on what another seed would
-# have done in training. And comparing two methods by whether their intervals overlap is not a test: both saw the *same* examples, so
+# The interval is about *these answers*: what another draw of the dev examples would have done. It says nothing on what
+# another seed would
+# have done in training. And comparing two methods by whether their intervals overlap is not a test: both saw the *same*
+# examples, so
 # what counts is the difference example by example (notebook 22 tests it in pairs).
 
 # %%
@@ -324,7 +330,8 @@ write_run(
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# A new layer and some training turn a language model into a classifier. One run is one draw of the head, the order of the
+# A new layer and some training turn a language model into a classifier. One run is one draw of the head, the order of
+# the
 # data and a small dev set: with 1,101 sentences a 95 % interval of one accuracy is 3 points wide to either side, with
 # 245 reviews 4 to 6. The studies repeat runs before they compare, and compare in pairs.
 #
@@ -337,9 +344,12 @@ write_run(
 # | [Socher et al. 2013](https://aclanthology.org/D13-1170/), 6.1 | accuracy of five classes, whole sentences | [tasks/task.py](../gpt2lib/tasks/task.py) | the course's split |
 # | Efron 1979 ([doi](https://doi.org/10.1214/aos/1176344552)) | the bootstrap | [report/statistics.py](../gpt2lib/report/statistics.py), `interval` | it draws seeds, too, where there are several |
 #
-# **References.** [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
-# [Socher et al. 2013](https://aclanthology.org/D13-1170/) (SST); [Kaushik, Hovy and Lipton 2020](https://arxiv.org/abs/1909.12434) (CFIMDB);
-# [Efron 1979](https://doi.org/10.1214/aos/1176344552) (bootstrap); [Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) (interval of a share).
+# **References.** [Radford et al.
+#  2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
+# [Socher et al. 2013](https://aclanthology.org/D13-1170/) (SST); [Kaushik, Hovy and Lipton
+# 2020](https://arxiv.org/abs/1909.12434) (CFIMDB);
+# [Efron 1979](https://doi.org/10.1214/aos/1176344552) (bootstrap); [Wilson
+# 1927](https://doi.org/10.1080/01621459.1927.10502953) (interval of a share).
 
 # %% tags=["nbval-check-output"]
 check.table()

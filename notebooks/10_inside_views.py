@@ -100,7 +100,8 @@ most = max(parts, key=lambda name: parts[name].mean())
 shares = ", ".join(f"{name} {100 * share.mean():.0f} %" for name, share in parts.items())
 where.was(
     most,
-    f"Averages: {shares}. A softmax cannot say 'nothing here', so a head that has nothing to do puts its weight where it does least: on the first token, whose value vector is short. It is called an attention sink.",
+    f"Averages: {shares}. A softmax cannot say 'nothing here', so a head that has nothing to do puts its weight where "
+    "it does least: on the first token, whose value vector is short. It is called an attention sink.",
 )
 figures.curves(
     range(len(later)), {name: share.numpy() for name, share in parts.items()}, "block", "share of the attention"
@@ -138,7 +139,8 @@ if base_model == "smollm2-135m":
 # Each block adds to the residual stream, and the output layer reads its last state. What would it read *earlier*? Take
 # the stream after block $l$, normalise it as the last one is, and multiply by the output layer:
 #
-# $$\log p_l = \log \mathrm{softmax}\big(W_{\text{out}}\, \mathrm{ln_f}(x_l)\big), \qquad x_l \in \mathbb{R}^d,\; W_{\text{out}} \in \mathbb{R}^{V \times d}$$
+# $$\log p_l = \log \mathrm{softmax}\big(W_{\text{out}}\, \mathrm{ln_f}(x_l)\big),
+# \qquad x_l \in \mathbb{R}^d,\; W_{\text{out}} \in \mathbb{R}^{V \times d}$$
 #
 # <details><summary>Hint</summary>
 #
@@ -310,7 +312,8 @@ scores, previous = induction(copied.patterns), inside.previous_token(copied.patt
 strong = [(block, head) for block, head in (scores > 0.4).nonzero().tolist()]
 how_many.was(
     len(strong),
-    f"They are (block, head): {', '.join(map(str, strong))}. The strongest has {scores.max():.2f}; the strongest of {small_model} has {induction(small_copied.patterns).max():.2f}.",
+    f"They are (block, head): {', '.join(map(str, strong))}. The strongest has {scores.max():.2f}; the strongest of "
+    f"{small_model} has {induction(small_copied.patterns).max():.2f}.",
     digits=0,
 )
 figures.head_scores(
@@ -358,9 +361,11 @@ if base_model == "smollm2-135m":
 # ## 5. Yes or no, before and after an adapter
 #
 # A small task: is a made-up sentence on a film praise? The model reads the sentence and a question, and the next token
-# should be *yes* or
-# *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA sits on the upper blocks only;
-# those below run once for each sentence and are kept.
+# should be *yes* or *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA (a small
+# trained
+# update $B A$ beside a frozen matrix, the subject of notebook 11) sits on the upper blocks only; those below run once
+# for
+# each sentence and are kept.
 
 
 # %%
@@ -408,7 +413,8 @@ half = int((gap(after) > gap(after)[-1] / 2).nonzero()[0])  # blocks passed when
 middle = (first_block + len(model.blocks)) / 2
 turn.was(
     "in the last ones" if half > middle else "in the first adapted blocks",
-    f"Half of the final gap of {gap(after)[-1]:.1f} is there after {half} of {len(model.blocks)} blocks; before training the gap was {gap(before)[-1]:.1f}.",
+    f"Half of the final gap of {gap(after)[-1]:.1f} is there after {half} of {len(model.blocks)} blocks; before "
+    f"training the gap was {gap(before)[-1]:.1f}.",
 )
 figures.answers_by_block({"before": before.numpy(), "after": after.numpy()}, labels.numpy(), first_block)
 
@@ -441,7 +447,8 @@ check(
 # LoRA's update $B A$ has rank 8 here. The nearest matrix of rank $r$ is its first $r$ singular triples (Eckart and
 # Young 1936):
 #
-# $$\Delta = \sum_i \sigma_i\, u_i v_i^\top, \qquad \Delta_r = \sum_{i \le r} \sigma_i\, u_i v_i^\top, \qquad \lVert \Delta - \Delta_r \rVert_F^2 = \sum_{i > r} \sigma_i^2$$
+# $$\Delta = \sum_i \sigma_i\, u_i v_i^\top, \qquad \Delta_r = \sum_{i \le r} \sigma_i\, u_i v_i^\top,
+# \qquad \lVert \Delta - \Delta_r \rVert_F^2 = \sum_{i > r} \sigma_i^2$$
 #
 # <details><summary>Hint</summary>
 #
@@ -503,7 +510,8 @@ for r in (0, 1, 2, 4, 8):
 enough = min(r for r in (1, 2, 4, 8) if accuracy[r] >= end - 0.05)
 needed.was(
     enough,
-    f"Accuracies by rank: {', '.join(f'{r}: {value:.2f}' for r, value in accuracy.items())}. Cutting a trained update is not the same as training with a small rank, which may find another way.",
+    f"Accuracies by rank: {', '.join(f'{r}: {value:.2f}' for r, value in accuracy.items())}. Cutting a trained update "
+    "is not the same as training with a small rank, which may find another way.",
 )
 figures.curves(list(accuracy), {"dev": list(accuracy.values())}, "rank kept", "accuracy")
 

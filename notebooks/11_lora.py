@@ -64,7 +64,8 @@ _ = torch.manual_seed(seed)
 # %% [markdown]
 # ## The layer
 #
-# $$y = W x + b + \frac{\alpha}{r} B A x, \qquad A \in \mathbb{R}^{r \times d_{\text{in}}},\; B \in \mathbb{R}^{d_{\text{out}} \times r}$$
+# $$y = W x + b + \frac{\alpha}{r} B A x, \qquad A \in \mathbb{R}^{r \times d_{\text{in}}},\; B \in
+# \mathbb{R}^{d_{\text{out}} \times r}$$
 #
 # $W$ and $b$ are frozen. $A$ is random and $B$ starts at **zero**, so the first output is the base model's. Trained are
 # $r\,(d_{\text{in}} + d_{\text{out}})$ numbers instead of $d_{\text{in}}\, d_{\text{out}}$. With the rank-stabilised
@@ -244,7 +245,8 @@ half = 196 * (by_rank.mean() * (1 - by_rank.mean()) / len(data.dev)) ** 0.5  # p
 gain.was(
     100 * (by_rank[max(ranks)] - by_rank[min(ranks)]),
     f"A 95 % interval of one accuracy on these {len(data.dev)} dev sentences is {half:.1f} points wide to either side. "
-    f"Between the best and the worst rate lie {100 * (by_rate.max() - by_rate.min()):.1f} points, on average over ranks and scales.",
+    f"Between the best and the worst rate lie {100 * (by_rate.max() - by_rate.min()):.1f} points, on average over "
+    "ranks and scales.",
     digits=1,
 )
 

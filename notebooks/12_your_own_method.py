@@ -117,7 +117,8 @@ def decomposed(W, A, B, s, m, dim):
 # We take the rows, as peft does: then a length is one factor for each output, and `forward` can apply it after LoRA's
 # sum.
 #
-# $$y = \frac{m}{\lVert W + s B A \rVert_{\text{row}}} \odot (W x + s B A x) + b, \qquad m = \lVert W \rVert_{\text{row}} \text{ at first}$$
+# $$y = \frac{m}{\lVert W + s B A \rVert_{\text{row}}} \odot (W x + s B A x) + b,
+# \qquad m = \lVert W \rVert_{\text{row}} \text{ at first}$$
 #
 # The norm is taken as a constant in the backward pass (its section 4.3). A specification is a frozen dataclass whose
 # class statement names the method; a layer says what it computes, and, if it can be merged, into what.
@@ -195,7 +196,8 @@ one, other = table["accuracy"]["DoRA"], table["accuracy"]["LoRA"]
 error = ((one * (1 - one) + other * (1 - other)) / len(data.dev)) ** 0.5  # of the difference of two shares
 guess.was(
     "no clear difference" if abs(one - other) <= 2 * error else "DoRA" if one > other else "LoRA",
-    f"DoRA's accuracy less LoRA's is {one - other:+.3f}, with a standard error of {error:.3f} from {len(data.dev)} dev examples if the two erred independently, and one seed.",
+    f"DoRA's accuracy less LoRA's is {one - other:+.3f}, with a standard error of {error:.3f} from {len(data.dev)} dev "
+    "examples if the two erred independently, and one seed.",
 )
 
 # %% [markdown]

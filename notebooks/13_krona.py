@@ -51,7 +51,8 @@ check = Verdicts()
 # %% [markdown]
 # ## The product that is never formed
 #
-# $$y = W x + b + s\,(A \otimes B)\, x, \qquad A \in \mathbb{R}^{a_1 \times a_2},\; B \in \mathbb{R}^{b_1 \times b_2},\quad a_1 b_1 = d_{\text{out}},\; a_2 b_2 = d_{\text{in}}$$
+# $$y = W x + b + s\,(A \otimes B)\, x, \qquad A \in \mathbb{R}^{a_1 \times a_2},\; B \in \mathbb{R}^{b_1 \times
+# b_2},\quad a_1 b_1 = d_{\text{out}},\; a_2 b_2 = d_{\text{in}}$$
 #
 # $A \otimes B$ is the matrix of blocks $A_{ij} B$. Read $x$ row by row as a matrix $X \in \mathbb{R}^{a_2 \times b_2}$;
 # then $(A \otimes B)\,x$ is $A X B^\top$, read row by row: two small products in place of one large one.
@@ -214,7 +215,8 @@ figures.singular_values(deltas, methods["LoRA"].rank, shown=body.config.n_embd)
 ranks = {name: int(torch.linalg.matrix_rank(torch.as_tensor(delta), rtol=1e-6)) for name, delta in deltas.items()}
 guess.was(
     ranks["KronA"],
-    f"The layer is of width {body.config.n_embd}, LoRA's update of rank {ranks['LoRA']}: the rank of the product is the product of its factors' ranks.",
+    f"The layer is of width {body.config.n_embd}, LoRA's update of rank {ranks['LoRA']}: the rank of the product is "
+    "the product of its factors' ranks.",
     digits=0,
 )
 check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * ranks["LoRA"], ranks)

@@ -51,7 +51,8 @@ check = Verdicts()
 # Two classes, $x = y\mu + z$ with $y = \pm 1$ and noise $z \sim \mathcal N(0, I_p)$. Somebody else's classifier $w_s$
 # is frozen; we have $n$ samples and train an update $w$ by ridge regression **on top of** $\alpha w_s$:
 #
-# $$w_\alpha = \alpha w_s + \arg\min_w \frac1n \sum_i \big(y_i - (\alpha w_s + w)^\top x_i\big)^2 + \gamma \lVert w \rVert^2 = \tfrac1n Q X y + \alpha \gamma\, Q w_s, \qquad Q = \big(\tfrac1n X X^\top + \gamma I\big)^{-1}$$
+# $$w_\alpha = \alpha w_s + \arg\min_w \frac1n \sum_i \big(y_i - (\alpha w_s + w)^\top x_i\big)^2 + \gamma \lVert w
+# \rVert^2 = \tfrac1n Q X y + \alpha \gamma\, Q w_s, \qquad Q = \big(\tfrac1n X X^\top + \gamma I\big)^{-1}$$
 #
 # That is LoRA's situation with one linear layer: $W = w_s$ frozen, $w$ trained. In GPT-2 $\alpha = 1$ without asking.
 #
@@ -125,7 +126,8 @@ def fine_tuned(X, y, source, alpha, gamma):
 # When $p$ and $n$ grow together, $Q$ behaves like a fixed matrix, and the accuracy depends on five numbers only:
 # $m_2 = \lVert\mu\rVert^2$, $c = \langle w_s, \mu\rangle$, $w_2 = \lVert w_s\rVert^2$, $\eta = p/n$ and $\gamma$. With
 #
-# $$k = \gamma + \frac{\eta - \gamma - 1 + \sqrt{(\eta - \gamma - 1)^2 + 4 \eta \gamma}}{2}, \qquad \lambda = m_2 + 1 + k$$
+# $$k = \gamma + \frac{\eta - \gamma - 1 + \sqrt{(\eta - \gamma - 1)^2 + 4 \eta \gamma}}{2},
+# \qquad \lambda = m_2 + 1 + k$$
 #
 # the decision $y\, w_\alpha^\top x$ has mean $m(\alpha) = (m_2 + \alpha k c) / \lambda$ and a second moment
 # $E_2(\alpha)$ that is quadratic in $\alpha$ (`theory.accuracy` has it), the accuracy is
@@ -241,7 +243,11 @@ at = int(fixed[2].argmax())
 guess.was(
     where[0 if at == 0 else 2 if at == len(shortage) - 1 else 1],
     {
-        "much data": "A source that is of use stands in for data when they are few, and alpha = 1 uses it nearly as well as the best alpha. With much data, alpha = 1 at a fixed ridge pulls the answer towards a source that is no longer needed.",
+        "much data": (
+            "A source that is of use stands in for data when they are few, and alpha = 1 uses it nearly as well as the "
+            "best alpha. With much data, alpha = 1 at a fixed ridge pulls the answer towards a source that is no "
+            "longer needed."
+        ),
         "in between": "At both ends alpha = 1 is nearly as good as the best alpha.",
         "few data": "The source weighs most where data are few, and alpha = 1 gives it a wrong weight.",
     },

@@ -215,7 +215,8 @@ pairs = study.pivot(index=["task", "examples", "seed"], columns="method", values
 gain, low, high = mean_difference(pairs["alpha-lora"].to_numpy(), pairs["lora"].to_numpy())
 better.was(
     "a gain" if low > 0 else "a loss" if high < 0 else "no clear difference",
-    f"The mean of {len(pairs)} differences is {100 * gain:+.1f} points, with a 95 % interval from {100 * low:+.1f} to {100 * high:+.1f}.",
+    f"The mean of {len(pairs)} differences is {100 * gain:+.1f} points, with a 95 % interval from {100 * low:+.1f} to "
+    f"{100 * high:+.1f}.",
 )
 print(
     "points by number of examples:",

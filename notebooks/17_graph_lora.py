@@ -64,7 +64,8 @@ check = Verdicts()
 # $g = h P_{\text{down}}^\top \in \mathbb{R}^{T \times r}$. Token $t$ has an edge to $u$ if $u \le t$, $u$ is no
 # padding, and $\cos(h_t, h_u)$ is among the $k$ largest (or above a threshold); and always to itself. Over its edges
 #
-# $$e_{tu} = a^\top \mathrm{LeakyReLU}(W_l\, g_t + W_r\, g_u), \quad \alpha_{tu} = \operatorname{softmax}_u e_{tu}, \quad o_t = \sum_u \alpha_{tu} W_r\, g_u, \quad h_t \leftarrow h_t + P_{\text{up}}\, o_t$$
+# $$e_{tu} = a^\top \mathrm{LeakyReLU}(W_l\, g_t + W_r\, g_u), \quad \alpha_{tu} = \operatorname{softmax}_u e_{tu},
+# \quad o_t = \sum_u \alpha_{tu} W_r\, g_u, \quad h_t \leftarrow h_t + P_{\text{up}}\, o_t$$
 #
 # with $P_{\text{up}} = 0$ at first. LoRA sits on the attention weights beside it. The pairwise term needs
 # $T^2 r$ numbers a sentence; `scores="dot"` takes $\langle W_l g_t, W_r g_u\rangle$ instead, for long texts.
@@ -294,8 +295,10 @@ accuracy = table["accuracy"]
 low, high = statistics.wilson(float(accuracy["LoRA"]), len(data.dev))
 ahead.was(
     "equal" if accuracy.nunique() == 1 else accuracy.idxmax(),
-    f"On {len(data.dev)} dev examples the 95 % interval of one accuracy alone is {100 * (high - low):.0f} points wide, and there is one seed:"
-    " it is an observation, not a finding. Whether they differ is for a paired test over more seeds to say (notebook 22).",
+    f"On {len(data.dev)} dev examples the 95 % interval of one accuracy alone is {100 * (high - low):.0f} points wide, "
+    "and there is one seed:"
+    " it is an observation, not a finding. Whether they differ is for a paired test over more seeds to say (notebook "
+    "22).",
 )
 table
 

@@ -59,7 +59,8 @@ check = Verdicts()
 # %% [markdown]
 # ## The layer
 #
-# $$\mathrm{out} = \mathrm{MLP}_{\text{LoRA}}(x) + U\, \mathrm{KAN}(D x), \qquad \mathrm{KAN}(z)_j = \sum_i \Big[ w_{ji} \operatorname{silu}(z_i) + \sum_m c_{jim} B_m(z_i) \Big]$$
+# $$\mathrm{out} = \mathrm{MLP}_{\text{LoRA}}(x) + U\, \mathrm{KAN}(D x),
+# \qquad \mathrm{KAN}(z)_j = \sum_i \Big[ w_{ji} \operatorname{silu}(z_i) + \sum_m c_{jim} B_m(z_i) \Big]$$
 #
 # $D \in \mathbb{R}^{r \times d}$, $U \in \mathbb{R}^{d \times r}$ is 0 at first, and $B_m$ are the $G + 3$ cubic
 # B-splines on $G$ intervals of $[-1, 1]$, continued by three on both sides. Inside they sum to 1, and each $z$ meets at
@@ -125,7 +126,8 @@ sums = bspline_bases(places, 5, 3).sum(-1)
 print({f"z = {z:g}": round(total, 3) for z, total in zip(places.tolist(), sums.tolist(), strict=True)})
 outside.was(
     sums[2].item(),
-    "Outside the grid they fade over three more intervals, because those bases that begin inside reach so far; from 1 + 3 h = 2.2 on all are 0.",
+    "Outside the grid they fade over three more intervals, because those bases that begin inside reach so far; from 1 "
+    "+ 3 h = 2.2 on all are 0.",
 )
 check("the bases fade outside the grid", bool((sums.diff() < 0).all()), sums)
 check.close("from 1 + order h on they are 0", bspline_bases(torch.tensor([2.2, 3.0]), 5, 3), torch.zeros(2, 8), 1e-5)
@@ -253,8 +255,10 @@ accuracy = table["accuracy"]
 low, high = statistics.wilson(float(accuracy["LoRA"]), len(data.dev))
 ahead.was(
     "equal" if accuracy.nunique() == 1 else accuracy.idxmax(),
-    f"On {len(data.dev)} dev examples the 95 % interval of one accuracy alone is {100 * (high - low):.0f} points wide, and there is one seed and"
-    " one learning rate for both: an observation, not a finding. The studies tune each method's rate and test in pairs (notebook 22).",
+    f"On {len(data.dev)} dev examples the 95 % interval of one accuracy alone is {100 * (high - low):.0f} points wide, "
+    "and there is one seed and"
+    " one learning rate for both: an observation, not a finding. The studies tune each method's rate and test in pairs "
+    "(notebook 22).",
 )
 table
 

@@ -63,8 +63,10 @@ check = Verdicts()
 # ## The mixture
 #
 # A task with $n$ examples gets a share in proportion to $n^{1/T}$. $T = 1$ draws by size, so that a large task drowns
-# a small one; $T \to \infty$ gives all the same, so that a small one is repeated often. One pass through the mixture has as
-# many examples as there are in all. Where all tasks are equally large every temperature gives the same: so the samples here have
+# a small one; $T \to \infty$ gives all the same, so that a small one is repeated often. One pass through the mixture
+# has as
+# many examples as there are in all. Where all tasks are equally large every temperature gives the same: so the samples
+# here have
 # different sizes, each half of the one before.
 #
 # **Write it yourself**: `sizes` [tasks] and a temperature, return the shares [tasks], which sum to 1.
@@ -112,7 +114,8 @@ def mixed(sizes, temperature):
 
 # %%
 smallest = predict(
-    "The samples are 4 : 2 : 1 in size, so by size the smallest task has 14 % of the batches. How many percent at T = 2?"
+    "The samples are 4 : 2 : 1 in size, so by size the smallest task has 14 % of the batches. How many "
+    "percent at T = 2?"
 )(None)
 
 # %%
@@ -130,7 +133,8 @@ def shares(t):
 
 smallest.was(
     100 * min(shares(2.0).values()),
-    "If the sizes are the default ones, that is 1 / (1 + root 2 + 2): the square root of the size counts. The batches that the small task"
+    "If the sizes are the default ones, that is 1 / (1 + root 2 + 2): the square root of the size counts. "
+    "The batches that the small task"
     " gains are repetitions of its own examples, and the large one loses as many.",
     digits=1,
 )
@@ -195,7 +199,8 @@ gain = (table["one for all"] - table["an adapter each"]).where(
 better.was(
     int((gain > 0).sum()),
     {
-        k: "With one seed and small dev sets each of these signs may be chance; what is sure is the number of parameters."
+        k: "With one seed and small dev sets each of these signs may be chance; what is sure is the number "
+        "of parameters."
         for k in range(len(tasks) + 1)
     },
 )
@@ -208,11 +213,14 @@ write_tables(out, {"multitask": table}, about | {"seed": seed, "examples": int(s
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# The shared adapter has one part in as many of the parameters as there are tasks. Above $T = 1$ a small task sees its own examples more
-# often than alone, and a large one fewer of its own; at $T = 1$ all see them as often. Related tasks can lend each other something; unrelated ones compete for the same rank. On these few
+# The shared adapter has one part in as many of the parameters as there are tasks. Above $T = 1$ a small task sees its
+# own examples more
+# often than alone, and a large one fewer of its own; at $T = 1$ all see them as often. Related tasks can lend each
+# other something; unrelated ones compete for the same rank. On these few
 # examples and with one seed, a difference of a few points is noise.
 #
-# Two numbers to work out. Two tasks of 100 and 900 examples at $T = 2$: what share of the mixture does the small one get? And how often is
+# Two numbers to work out. Two tasks of 100 and 900 examples at $T = 2$: what share of the mixture does the small one
+# get? And how often is
 # each of its 100 examples then drawn in one pass of 1,000?
 #
 # <details><summary>Hint</summary>

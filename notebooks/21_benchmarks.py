@@ -23,7 +23,8 @@
 # - say what each change buys, and what was not worth having.
 #
 # The defaults are tiny shapes on toy lengths, to show the machinery; overheads weigh more there than they do
-# in earnest. `make benchmarks` runs this notebook on GPT-2 small's shapes and real lengths, for some three quarters of an
+# in earnest. `make benchmarks` runs this notebook on GPT-2 small's shapes and real lengths, for some three quarters of
+# an
 # hour; the report shows what it leaves in `report/results/benchmarks.csv`.
 
 # %% tags=["parameters"]
@@ -74,9 +75,12 @@ print(f"{task}: {len(lengths)} texts, {sum(lengths) / len(lengths):.0f} tokens o
 # %% [markdown]
 # ## A ratio that means something
 #
-# A machine grows slow and fast again, for reasons that are not ours. So both programs run in turns, in rounds, and each round gives a
-# ratio; what slowed one round slowed both sides of it. The first round warms caches and does not count. **Write it yourself**: `ours`
-# and `peer` are seconds by round, the first one included; return the median, lowest and highest of the speed-up, peer's time over ours.
+# A machine grows slow and fast again, for reasons that are not ours. So both programs run in turns, in rounds, and each
+# round gives a
+# ratio; what slowed one round slowed both sides of it. The first round warms caches and does not count. **Write it
+# yourself**: `ours`
+# and `peer` are seconds by round, the first one included; return the median, lowest and highest of the speed-up, peer's
+# time over ours.
 #
 # <details><summary>Hint</summary>
 #
@@ -142,7 +146,8 @@ for row in rows:
     if row["quantity"] == "LoRA training":
         faster.was(
             row["ratio"],
-            f"By round it lay between {row['ratio_low']:.2f} and {row['ratio_high']:.2f}. What makes it is below, one change at a time;"
+            f"By round it lay between {row['ratio_low']:.2f} and {row['ratio_high']:.2f}. What makes it is "
+            "below, one change at a time;"
             " on another machine, or on texts of one length, it is another number.",
         )
 pd.DataFrame(rows).round(2)
@@ -245,7 +250,8 @@ grown.round(3)
 # %%
 used = benchmarks.utilisation(work)
 print(
-    f"peak: {used['peak'] / 1e9:.0f} GFLOP/s; share: full {used['full, share of peak']:.0%}, LoRA {used['LoRA, share of peak']:.0%}"
+    f"peak: {used['peak'] / 1e9:.0f} GFLOP/s; share: full {used['full, share of peak']:.0%}, LoRA "
+    f"{used['LoRA, share of peak']:.0%}"
 )
 
 # %%
@@ -276,7 +282,8 @@ if out:
 # with the spread of the lengths and shrinks for texts of one length. A ratio on this machine is a ratio on this
 # machine; the table names it. No GPU was measured.
 #
-# A number to work out: texts of 10 and of 40 tokens, half of each, in batches of two drawn at random: which share of all tokens is padding?
+# A number to work out: texts of 10 and of 40 tokens, half of each, in batches of two drawn at random: which share of
+# all tokens is padding?
 #
 # <details><summary>Hint</summary>
 #
@@ -302,7 +309,8 @@ padding = padding.solution(0.5 * 30 / (0.25 * 20 + 0.25 * 80 + 0.5 * 80))
 # | [Chen et al. 2016](https://arxiv.org/abs/1604.06174) | checkpointed activations | [`Decoder`](../gpt2lib/model/decoder.py) | by block |
 # | [Kaplan et al. 2020](https://arxiv.org/abs/2001.08361), section 2.1 | 6 FLOPs for each weight and token | `benchmarks.utilisation` | 4 for LoRA; attention and embeddings not counted |
 #
-# **References.** [Mangrulkar et al. 2022](https://github.com/huggingface/peft) (peft); [Wolf et al. 2020](https://arxiv.org/abs/1910.03771)
+# **References.** [Mangrulkar et al. 2022](https://github.com/huggingface/peft) (peft); [Wolf et al.
+#  2020](https://arxiv.org/abs/1910.03771)
 # (transformers).
 
 # %% tags=["nbval-check-output"]

@@ -216,7 +216,8 @@ overlap = [
 if overlap:
     hidden.was(
         100 * sum(overlap) / len(overlap),
-        f"That is {sum(overlap)} of {len(overlap)}. Overlapping intervals are not a test: each holds how much its own mean would move, the"
+        f"That is {sum(overlap)} of {len(overlap)}. Overlapping intervals are not a test: each holds how much its own "
+        "mean would move, the"
         " difficulty of the drawn examples included, which both methods share and which drops out of the difference.",
         digits=0,
     )

@@ -12,8 +12,6 @@ from gpt2lib.course import exercises
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
 WITHOUT = {  # notebooks that have no coding exercise yet; may only shrink
-    "08_paraphrase",
-    "09_sonnets",
 }
 
 

@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from faults import attack
+from faults_disk import attack
 
 from gpt2lib import GPT2
 from gpt2lib.data import HASHES, find_file

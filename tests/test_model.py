@@ -269,7 +269,7 @@ def test_pickle_is_refused_unless_asked_for(model, tmp_path):
             return (print, ("this code must not run",))
 
     torch.save({"wte.weight": Evil()}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(Exception, match=r"[Ww]eights"):
+    with pytest.raises(Exception, match="holds more than tensors"):
         type(model).from_pretrained(tmp_path, allow_pickle=True)
 
 

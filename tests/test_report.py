@@ -1,5 +1,6 @@
 """The report is its tables: it rebuilds from the committed ones, in seconds, and a changed number changes it."""
 
+import json
 import re
 import shutil
 import time
@@ -13,6 +14,7 @@ from conftest import REPOSITORY
 
 from gpt2lib import report
 from gpt2lib.report import figures, pdf, summaries
+from gpt2lib.report.collected import told_apart
 from gpt2lib.report.figures import theme
 
 RESULTS = REPOSITORY / "report" / "results"
@@ -168,7 +170,7 @@ def test_methods_that_are_not_known_here_are_drawn_too(tables):
     for axis in figure.axes[::2]:
         order = labels(axis)
         assert "my-method" in order
-        assert abs(order.index("alpha-LoRA") - order.index("alpha-LoRA fixed")) == 1
+        assert abs(order.index("alpha-LoRA") - order.index("alpha-LoRA, fixed")) == 1
 
 
 def test_published_sonnets_are_named_in_the_panel_of_their_convention_alone():
@@ -222,12 +224,45 @@ def test_what_a_base_must_know_is_ordered_by_what_it_knows():
 def test_ranges_of_blocks_are_read_and_drawn():
     runs = pd.read_csv(RESULTS / "mini.csv")
     runs = runs[runs["counts"] & (runs["part"] == "main") & (runs["task"] == "sst")]
-    runs = runs[runs["name"].isin(["lora", "lora r=4"])]
-    runs["parameters"] = runs["name"].map({"lora": '{"layers": [2, 4]}', "lora r=4": '{"layers": [0, 4]}'})
+    runs = runs[runs["name"].isin(["lora", "lora r=4", "lora r=16"])].reset_index(drop=True)
+    ranges = {"lora": "[2, 4]", "lora r=4": "[0, 4]", "lora r=16": "[2, 4]"}
+    runs["parameters"] = runs["name"].map(lambda name: f'{{"layers": {ranges[name]}}}')
+    runs["targets"] = runs["targets"].where(runs["name"] != "lora r=16", "up down")
     table = report.block_ranges(runs, pd.read_parquet(RESULTS / "mini-examples.parquet"))
-    assert sorted(zip(table["first"], table["end"], strict=True)) == [(0, 4), (2, 4)]
+    assert len(table) == 3
+    lora = runs.loc[runs["name"] == "lora", "accuracy"].mean()
+    row = table[(table["first"] == 2) & (table["targets"] == "q v")]
+    assert row["end"].item() == 4 and row["value"].item() == pytest.approx(lora, abs=1e-6)
     figure = figures.block_ranges(table)
-    assert labels(figure.axes[0]) == ["0 to 3", "2 to 3"] and not beyond(figure)
+    assert labels(figure.axes[0]) == ["0 to 3", "2 to 3", "2 to 3, up down"] and not beyond(figure)
+
+
+def test_variants_of_a_method_do_not_share_a_name():
+    """Runs of one name that differ in layers or settings are told apart; the frequent ones keep the plain one."""
+
+    def run(name, method, part="main", counts=True, task="sst", **parameters):
+        row = {"name": name, "method": method, "part": part, "counts": counts, "task": task}
+        return row | {"parameters": json.dumps(parameters)}
+
+    all_layers, few = ["q", "k", "v"], ["up", "down"]
+    runs = [
+        *[run("lora", "lora", targets=all_layers)] * 3,
+        *[run("lora", "lora", targets=few)] * 2,
+        run("lora", "lora", "trials", False, targets=few),
+        run("lora", "lora", task="cfimdb", targets=few),
+        *[run("alpha-lora", "alpha-lora", targets=few, settings=[])] * 2,
+        run("alpha-lora", "alpha-lora", targets=few, settings=["every=5"]),
+        *[run("full", "full", targets=all_layers), run("full", "full", targets=few)],
+    ]
+    names = told_apart(pd.DataFrame(runs))["name"].tolist()
+    assert names == [
+        *["lora"] * 3,
+        *["lora up down"] * 3,
+        "lora",
+        *["alpha-lora"] * 2,
+        "alpha-lora every=5",
+        *["full"] * 2,
+    ]
 
 
 def test_rates_are_scored_by_what_they_were_chosen_by():
@@ -247,7 +282,7 @@ def test_rates_are_scored_by_what_they_were_chosen_by():
     ("name", "called"),
     [
         ("lora r=16", "LoRA, rank 16"),
-        ("alpha-lora fixed", "alpha-LoRA fixed"),
+        ("alpha-lora fixed", "alpha-LoRA, fixed"),
         ("krona", "KronA"),
         ("floor x", "floor x"),
     ],

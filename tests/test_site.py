@@ -150,3 +150,13 @@ def test_hidden_cells_are_folded(tmp_path):
     path = tmp_path / "n.ipynb"
     path.write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
     assert make_site.for_reading(path)["cells"][0]["metadata"]["tags"] == ["a", "hide-input"]
+
+
+def test_links_to_pages_that_are_not_there_yet_leave_their_words(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "11_lora.ipynb").touch()
+    page = tmp_path / "page.md"
+    kept = "[here](notebooks/11_lora.ipynb#a), [away](https://x.org/y), [nowhere](none.ipynb), ![](no.png), [up](#up)"
+    page.write_text(f"{kept}; [`fit`](gpt2lib/training/trainer.py), [later](notebooks/14_alpha_theory.ipynb)")
+    make_site.unlink_absent(page, tmp_path)
+    assert page.read_text() == f"{kept}; `fit`, later"

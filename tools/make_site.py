@@ -4,6 +4,7 @@ python tools/make_site.py            # build/site/index.html; fails if a link, a
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,33 @@ def assemble(source: Path, only: set[str] | None = None) -> None:
         text.replace("<!-- contents -->", tables_of_contents(source, contents, by_number)), encoding="utf-8"
     )
     result_pages.write(source, contents["figures"])
+    for path in (*source.rglob("*.md"), *(source / "notebooks").glob("*.ipynb")):
+        unlink_absent(path, source)
+
+
+def unlink_absent(path: Path, source: Path) -> None:
+    """Leave only the words of links to what the repository has and these pages have not, such as a notebook that was
+    never executed. A link to what is nowhere stays, and Sphinx complains of it."""
+
+    def words(found: re.Match) -> str:
+        target = (path.parent / found[2]).resolve()
+        if target.exists() or not target.is_relative_to(source.resolve()):
+            return found[0]
+        there = ROOT / target.relative_to(source.resolve())
+        known = there.exists() or (there.suffix == ".ipynb" and there.with_suffix(".py").exists())
+        return found[1] if known else found[0]
+
+    def settled(text: str) -> str:
+        return re.sub(r"(?<!!)\[([^\[\]]+)\]\(([^)\s#:]+)[^)\s]*\)", words, text)
+
+    if path.suffix == ".md":
+        path.write_text(settled(path.read_text(encoding="utf-8")), encoding="utf-8")
+        return
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = settled("".join(cell["source"]))
+    path.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def for_reading(path: Path) -> dict:

@@ -1,6 +1,9 @@
 """Predict, then run: a guess is written down before a result is seen, and afterwards read beside it."""
 
+import textwrap
 from collections.abc import Callable
+
+WIDTH = 90  # of what is printed: no page of the course is narrower
 
 
 def predict(question: str, options: list | None = None) -> Callable[[object], "Prediction"]:
@@ -19,7 +22,7 @@ class Prediction:
         if guess is not None and not (guess in options if options else number):
             raise ValueError(f"{guess!r} is no answer to {question!r}; possible: {options or 'a number'}")
         self.question, self.options, self.guess = question, options, guess
-        print(question + (f" ({', '.join(map(str, options))})" if options else ""))
+        print(textwrap.fill(question + (f" ({', '.join(map(str, options))})" if options else ""), WIDTH))
         print("Write your guess in place of None, then go on." if guess is None else f"You say: {guess}.")
 
     def was(self, result: object, follows: str | dict = "", digits: int = 2) -> None:
@@ -36,9 +39,8 @@ class Prediction:
                 raise ValueError(f"nothing is said to follow from {result!r}; there is: {list(follows)}")
             follows = follows[result]
         shown = result if self.options else f"{result:.{digits}f}"
-        print(f"{self.question}\nIt is {shown}; {self._beside(result, digits)}.")
-        if follows:
-            print(follows)
+        for line in (self.question, f"It is {shown}; {self._beside(result, digits)}.", follows):
+            print(textwrap.fill(line, WIDTH), end="\n" if line else "")
 
     def _beside(self, result, digits: int) -> str:
         if self.guess is None:

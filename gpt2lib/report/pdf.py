@@ -15,6 +15,7 @@ from gpt2lib import theory
 from gpt2lib.adapters import AlphaLoRA
 from gpt2lib.common.whole import write_json, write_whole
 from gpt2lib.report import figures, statistics
+from gpt2lib.report.collected import collected
 from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, tried_rates, worth
 from gpt2lib.tasks.method import METHODS
 from gpt2lib.tasks.task import TASKS
@@ -31,20 +32,13 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     What other studies and the benchmarks left in `results` is shown, too. Raises FileNotFoundError if the study was not
     collected, and ValueError for a table with a column missing.
     """
-    table_path = results / f"{study}.csv"
-    if not table_path.is_file():
-        raise FileNotFoundError(f"there is no {table_path}; run `gpt2lib study notebooks/studies/{study}.toml` first")
-    runs = pd.read_csv(table_path)
-    needed = {"task", "method", "name", "part", "counts", "base_model", "seed"}
-    needed |= {"trained_params", "seconds", "peak_memory_mb"}
-    if missing := needed - set(runs.columns):
-        raise ValueError(f"{table_path}: no column {', '.join(sorted(missing))}; collect the study again")
+    tables = collected(study, results)
     folder = figure_folder / study
     folder.mkdir(parents=True, exist_ok=True)
     published = pd.read_csv(source.parent / "published.csv")
     _save(folder, "published", statistics.of_published(published))
-    _write_names(folder / "names.json", runs)
-    drawn = _draw_study(runs, study, results, folder, published) | _draw_others(study, results, folder)
+    _write_names(folder / "names.json", tables[0])
+    drawn = _draw_study(*tables, study, results, folder, published) | _draw_others(study, results, folder)
 
     import typst  # only the report needs it
 
@@ -68,10 +62,8 @@ def _write_names(path: Path, runs: pd.DataFrame) -> None:
     write_json(path, {"tasks": tasks, "methods": methods, "settings": settings})
 
 
-def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
+def _draw_study(runs, examples, history, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
     """The study's own tables and figures; returns the names of those that not every study has."""
-    history = pd.read_csv(results / f"{study}-history.csv")
-    examples = pd.read_parquet(results / f"{study}-examples.parquet")
     drawn = set()
 
     main = runs[(runs["part"] == "main") & runs["task"].isin(TASKS)]
@@ -98,11 +90,6 @@ def _draw_study(runs: pd.DataFrame, study: str, results: Path, folder: Path, pub
         if len(of_part):
             _save(folder, part.replace(" ", "-"), summarise(of_part, examples))
             drawn.add(part.replace(" ", "-"))
-    of_blocks = runs[(runs["part"] == "blocks") & runs["counts"]]
-    if len(of_blocks):
-        ranges = block_ranges(of_blocks, examples)
-        _save(folder, "blocks", ranges, figures.block_ranges(ranges))
-        drawn.add("blocks")
     table = runs[runs["part"] == "batch and rate"]
     if len(table):
         _save(folder, "batch-and-rate", table[["task", "method", "batch_size", "lr", "accuracy"]])
@@ -151,6 +138,10 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         of_bases = needs([_of_base_study(name, results) for name in BASES if (results / f"{name}.csv").is_file()])
         _save(folder, "needs", of_bases, figures.needs(of_bases))
         drawn |= {"worth", "needs"}
+    if (results / "range.csv").is_file():
+        ranges = block_ranges(*collected("range", results)[:2])
+        _save(folder, "blocks", ranges, figures.block_ranges(ranges))
+        drawn.add("blocks")
     if (results / "alpha-accuracy.parquet").is_file():
         accuracy = pd.read_parquet(results / "alpha-accuracy.parquet")
         _save(folder, "alpha-accuracy", accuracy, figures.small_data(accuracy))
@@ -165,9 +156,9 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
 
 def _of_base_study(study: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The runs of LoRA and of full fine-tuning that count, and the examples."""
-    runs = pd.read_csv(results / f"{study}.csv")
+    runs, examples, _ = collected(study, results)
     runs = runs[runs["part"].isin(["main", "bases"]) & runs["name"].isin(["lora", "full"]) & runs["counts"]]
-    return runs, pd.read_parquet(results / f"{study}-examples.parquet")
+    return runs, examples
 
 
 def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:

@@ -104,15 +104,17 @@ def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
 
 
 def block_ranges(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """Dev accuracy and time by the range of blocks that is adapted: columns task, first, end (behind the last), value,
-    low, high, seconds. Only of runs whose parameters say a range: `layers`, [12, 24] for blocks 12 to 23."""
-    ranges = runs["parameters"].map(lambda text: tuple(json.loads(text).get("layers", ())))
+    """Accuracy and time by the range of blocks that is adapted: columns task, first, end (behind the last), targets,
+    value, low, high, seconds. Only of runs whose parameters say a range: `layers`, [12, 24] for blocks 12 to 23."""
+    given = runs["parameters"].map(json.loads)
+    keys = pd.DataFrame({"layers": given.map(lambda p: tuple(p.get("layers", ()))), "targets": runs["targets"]})
     parts = []
-    for layers, group in runs[ranges.map(len) == 2].groupby(ranges):
-        found = summarise(group, examples)
-        parts.append(found[found["seconds"].notna()].assign(first=layers[0], end=layers[1]))
+    for (layers, targets), group in runs[keys["layers"].map(len) == 2].groupby([keys["layers"], keys["targets"]]):
+        found = summarise(group.assign(name=group["method"]), examples)
+        found = found[found["seconds"].notna()]
+        parts.append(found.assign(first=layers[0], end=layers[1], targets=targets))
     table = figures.ordered(pd.concat(parts), "task")
-    return table[["task", "first", "end", "value", "low", "high", "seconds"]]
+    return table[["task", "first", "end", "targets", "value", "low", "high", "seconds"]]
 
 
 def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:

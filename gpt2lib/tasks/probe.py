@@ -17,15 +17,24 @@ from gpt2lib.data.tokens import tokenize
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.generate import evaluating
 from gpt2lib.tasks.prompts import paraphrase_prompt
+from gpt2lib.tasks.task import TASKS
 
 END_OF_TEXT = "<|endoftext|>"  # between the documents that GPT-2 and SmolLM2 were pretrained on
 NOTHING = Example(
     "", "N/A", None, "N/A"
 )  # what words are likely when nothing is said (Zhao et al. 2021, arXiv 2102.09690)
+
+
+def verdict_prompt(example: Example) -> str:
+    """The text, and the beginning of a sentence that a word of judgement ends. Of four such wordings the one with which
+    SmolLM2-135M answered best on 250 training sentences of SST (38.8 %; the others 33.2, 30.4 and 18.8 %)."""
+    return f"{example.text}\nIn one word, the film was"
+
+
 # a prompt, and by class the word whose likelihood as the next token stands for it
 QUESTIONS: dict[str, tuple[Callable[[Example], str], tuple[str, ...]]] = {
-    "sst": (lambda e: f"{e.text}\nThe film is", (" terrible", " bad", " okay", " good", " great")),
-    "cfimdb": (lambda e: f"{e.text}\nThe film is", (" bad", " good")),
+    "sst": (verdict_prompt, (" terrible", " bad", " okay", " good", " great")),
+    "cfimdb": (verdict_prompt, (" bad", " good")),
     "quora": (paraphrase_prompt, ("no", "yes")),
 }
 
@@ -102,10 +111,39 @@ def block_features(body: Decoder, ids: Sequence[list[int]], blocks: Sequence[int
     return features
 
 
+def accuracies(
+    body: Decoder,
+    tokenizer,
+    train: Sequence[Example],
+    other: Sequence[Example],
+    task: str,
+    places: int,
+    max_length: int,
+) -> list[dict]:
+    """What share of `other` a base gets right: asked (measure "cloze"), and read by a linear probe (measure "probe")
+    that is
+    fitted on `train`, after so many `places` from the embedding (block 0) to the last block. Examples are read as the
+    task's own prompt shows them, their last max_length tokens."""
+    truth = np.array([example.label for example in other])
+    n = body.config.n_layer
+    blocks = sorted({round(i * n / max(1, places - 1)) for i in range(places)})
+    encoded = (
+        [ids[-max_length:] for ids in tokenize([TASKS[task].text(e) for e in part], tokenizer)]
+        for part in (train, other)
+    )
+    known, asked = (block_features(body, ids, blocks) for ids in encoded)
+    answers = cloze(body, tokenizer, other, task, max_length).argmax(1)
+    rows = [{"measure": "cloze", "block": n, "accuracy": float(np.mean(answers == truth))}]
+    for block, x, y in zip(blocks, known, asked, strict=True):
+        right = probe(x, [e.label for e in train], y) == truth
+        rows.append({"measure": "probe", "block": block, "accuracy": float(np.mean(right))})
+    return [row | {"share": row["block"] / n, "examples": len(truth)} for row in rows]
+
+
 def probe(train: np.ndarray, labels: Sequence[int], other: np.ndarray) -> np.ndarray:
     """Classes that a logistic regression on standardised features predicts for `other`: [texts].
 
-    train, other: [texts, features]. The strength of its regularisation is the best of three on a fifth of `train`.
+    train, other: [texts, features]. The strength of its regularisation is the best of four on a fifth of `train`.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
@@ -118,7 +156,7 @@ def probe(train: np.ndarray, labels: Sequence[int], other: np.ndarray) -> np.nda
         return LogisticRegression(C=c, max_iter=200, tol=1e-2).fit(x, y)
 
     x, held_out, y, truth = train_test_split(train, labels, test_size=0.2, random_state=0)
-    best = max((1e-4, 1e-3, 1e-2), key=lambda c: fitted(c, x, y).score(held_out, truth))
+    best = max((1e-4, 1e-3, 1e-2, 1e-1), key=lambda c: fitted(c, x, y).score(held_out, truth))
     return fitted(best, train, labels).predict(other)
 
 

@@ -15,6 +15,7 @@ from gpt2lib.report.figures.bases import attention_maps, block_ranges, needs, po
 from gpt2lib.report.figures.benchmarks import two_sides, waterfall
 from gpt2lib.report.figures.comparison import methods
 from gpt2lib.report.figures.costs import cost
+from gpt2lib.report.figures.families import bits_by_part, cache_sizes, gating, probes, rotary
 from gpt2lib.report.figures.inside import (
     answers_by_block,
     gradient_norms,
@@ -37,11 +38,14 @@ __all__ = [
     "answers_by_block",
     "attention_maps",
     "best_alphas",
+    "bits_by_part",
     "block_ranges",
+    "cache_sizes",
     "confusion",
     "cost",
     "curves",
     "gain_map",
+    "gating",
     "gradient_norms",
     "head_grid",
     "head_scores",
@@ -57,8 +61,10 @@ __all__ = [
     "overlap_floors",
     "positions",
     "pretraining",
+    "probes",
     "rate_sweep",
     "rates",
+    "rotary",
     "row_alphas",
     "singular_values",
     "small_data",

@@ -94,27 +94,30 @@ def needs(table: pd.DataFrame) -> Figure:
 
 
 def block_ranges(table: pd.DataFrame) -> Figure:
-    """Dev accuracy by the range of blocks that is adapted: on the left which ones (blue: adapted, grey: frozen below
-    them, and run once; white: cut off or untouched above), then a panel a task, and the time of training.
+    """Accuracy by the range of blocks that is adapted: on the left which ones (blue: adapted, grey: frozen below them,
+    and run once; white: cut off or untouched above), then a panel a task, and the time of training.
 
-    table: columns task, first, end (behind the last), value, low, high, seconds.
+    table: columns task, first, end (behind the last), targets, value, low, high, seconds; targets are named where they
+    are not the most frequent ones.
     """
     tasks = list(dict.fromkeys(table["task"]))
-    ranges = list(table[["first", "end"]].drop_duplicates().sort_values(["end", "first"]).itertuples(index=False))
+    keys, usual = ["end", "first", "targets"], table["targets"].mode()[0]
+    ranges = list(table[keys].drop_duplicates().sort_values(keys).itertuples(index=False))
     y = np.arange(len(ranges))
     figure, (axes,) = panels(1, len(tasks) + 2, height=0.24 * len(ranges) + 0.75, sharey=True)
-    first, end = np.array(ranges).T
+    first, end = (np.array([getattr(r, name) for r in ranges]) for name in ("first", "end"))
     axes[0].barh(y, end - first, left=first, height=0.5, color=MAIN)
     axes[0].barh(y, first, height=0.2, color=LIGHT)
     axes[0].set(xlabel="blocks", xlim=(0, max(end)), ylim=(len(ranges) - 0.5, -0.5))
-    axes[0].set_yticks(y, [f"{r.first} to {r.end - 1}" for r in ranges])
+    named = [f"{r.first} to {r.end - 1}" + f", {r.targets}" * (r.targets != usual) for r in ranges]
+    axes[0].set_yticks(y, named)
     for axis, task in zip(axes[1:], tasks, strict=False):
-        rows = table[table["task"] == task].set_index(["first", "end"])
+        rows = table[table["task"] == task].set_index(keys)
         at = [i for i, r in enumerate(ranges) if tuple(r) in rows.index]
         rows = rows.loc[[tuple(ranges[i]) for i in at]]
         error = 100 * np.maximum(0, [rows["value"] - rows["low"], rows["high"] - rows["value"]])
         axis.errorbar(100 * rows["value"], at, xerr=error, fmt="o", color=MAIN, elinewidth=1)
-        axis.set(title=title(task), xlabel="dev accuracy (%)")
+        axis.set(title=title(task), xlabel="accuracy (%)")
         axes[-1].plot(
             rows["seconds"] / 60, at, "o", markersize=3.5, label=title(task), color=PALETTE[tasks.index(task)]
         )

@@ -95,7 +95,8 @@ def title(name: str) -> str:
         return TASKS[name].title
     method = family_of(name)
     called = METHODS[method].title if method in METHODS else method
-    return called + name.removeprefix(method).replace(" r=", ", rank ")
+    variant = name.removeprefix(method).strip().replace("r=", "rank ")
+    return f"{called}, {variant}" if variant else called
 
 
 def in_order(names: Iterable[str]) -> list[str]:
