@@ -1,80 +1,63 @@
-"""What can go wrong around a study ends in one clear line, and leaves nothing half-written."""
+"""A seeded part of the net of `faults.py`, and that the net catches."""
 
-import random
-import subprocess
-import sys
-import textwrap
+import time
 
 import pytest
-from faults_disk import attack
+from faults import Net
+from faults_disk import disks, kills
+from faults_files import files
+from faults_models import models
 
-from gpt2lib import GPT2
 from gpt2lib.data import HASHES, find_file
 
 
-def test_killed_at_random_moments_a_study_loses_nothing(tmp_path):
-    attack(tmp_path, kills=1, rng=random.Random(0), say=lambda line: None)
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [(files, 0.3), (models, 0.3), (disks, 0.2), (kills, 0.1)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_nothing_is_lost(kind, share):
+    net = Net(share, say=lambda line: None)
+    kind(net)
+    assert net.table()[-1]["attempts"] > 0 and not net.lost, "\n".join(net.lost)
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_run(tmp_path):
-    """In a mount namespace of its own, with a disk of 300 KB."""
-    code = textwrap.dedent("""
-        import sys
-        from pathlib import Path
-        import torch
-        from gpt2lib import GPT2, GPT2Config
-        from gpt2lib.training.checkpoint import Checkpoint
-        folder = Path(sys.argv[1])
-        for write in (lambda: GPT2(GPT2Config(n_layer=1, n_embd=64, n_head=1, vocab_size=3000)).save_pretrained(folder),
-                      lambda: Checkpoint(folder, "x", True).save(weights=torch.zeros(1_000_000))):
-            try:
-                write()
-            except Exception as error:
-                print(type(error).__name__, "|", str(error).splitlines()[0])
-        print(sorted(path.name for path in folder.iterdir()))
-    """)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    script = f"mount -t tmpfs -o size=300k none {disk} && exec {sys.executable} -c '{code}' {disk}"
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
-    if "Operation not permitted" in done.stderr or "unshare" in done.stderr:
-        pytest.skip("needs the right to mount a small disk")
-    *errors, left = done.stdout.strip().splitlines()
-    assert len(errors) == 2 and all(line.startswith("OSError |") for line in errors), done.stdout + done.stderr
-    assert "No space left" in errors[0] and "checkpoint.pt: could not be written" in errors[1]
-    assert left == "['config.json']", left  # no part of a weight file, no part of a checkpoint
+def fails(error):
+    raise error
 
 
-def test_a_truncated_checkpoint_is_named(tmp_path):
-    from conftest import random_model
+@pytest.mark.parametrize(
+    ("call", "survives"),
+    [
+        (lambda folder: None, True),
+        (lambda folder: fails(ValueError("a.txt: not good")), True),
+        (lambda folder: fails(ValueError("not good")), False),
+        (lambda folder: fails(ValueError("a.txt: not good\nand more")), False),
+        (lambda folder: fails(ValueError("a.txt: " + "x" * 1000)), False),
+        (lambda folder: fails(ValueError("a.txt: try weights_only=False")), False),
+        (lambda folder: fails(KeyError("a.txt")), False),
+        (lambda folder: fails(AssertionError("a wrong result")), False),
+        (lambda folder: time.sleep(60), False),
+        (lambda folder: (folder / "left.txt").touch(), False),
+        (lambda folder: (folder / "a.txt").write_text("changed"), False),
+        (lambda folder: (folder / "a.txt").unlink(), False),
+    ],
+)
+def test_the_net_catches(tmp_path, call, survives):
+    (tmp_path / "a.txt").touch()
+    net = Net(say=lambda line: None)
+    assert net.attempt("kind", "what", lambda: call(tmp_path), names="a.txt", watch=tmp_path, limit=1) == survives
+    assert bool(net.lost) != survives and net.table()[-1]["survived"] == survives
+    assert not net.attempt("kind", "what", lambda: fails(ValueError("a.txt")), names="a.txt", may_refuse=False)
 
-    from gpt2lib.data import Encoded
-    from gpt2lib.training import TrainingSettings, fit
-    from gpt2lib.training.objectives import LanguageModel
 
-    rows = [Encoded(list(range(8)))] * 8
-    fit(
-        LanguageModel(random_model()), rows, rows, TrainingSettings(epochs=1, batch_size=4), folder=tmp_path, quiet=True
-    )
-    path = tmp_path / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(ValueError, match=r"checkpoint\.pt: damaged .*; delete it to start this run again"):
-        fit(
-            LanguageModel(random_model()),
-            rows,
-            rows,
-            TrainingSettings(epochs=1, batch_size=4),
-            folder=tmp_path,
-            quiet=True,
-        )
+def test_the_same_seed_makes_the_same_attempts():
+    from hypothesis import strategies as st
 
-
-def test_a_corrupt_weight_file_is_named(model, tmp_path):
-    model.save_pretrained(tmp_path)
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"model\.safetensors: damaged or cut short"):
-        GPT2.from_pretrained(tmp_path)
+    drawn = [[], [], []]
+    for number, values in enumerate(drawn):
+        Net(seed=number // 2).draw(20, st.integers(), values.append)
+    assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == 20
 
 
 def test_a_download_with_another_hash_is_refused(tmp_path, monkeypatch):

@@ -23,6 +23,13 @@ def load_base(name: str | Path, depth: int | None = None) -> tuple[Decoder, obje
     lowest so many blocks, and the final norm after them. An untrained model of a published size needs only its
     tokenizer: where that cannot be fetched, gpt2-mini's stands in.
     """
+    model, tokenizer = _with_tokenizer(name, depth)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(f"{name}: its tokenizer has {len(tokenizer)} tokens, its model only {model.config.vocab_size}")
+    return model, tokenizer
+
+
+def _with_tokenizer(name: str | Path, depth: int | None) -> tuple[Decoder, object]:
     if not str(name).startswith(UNTRAINED):
         return load_model(name, depth), load_tokenizer(name)
     name = name.removeprefix(UNTRAINED)

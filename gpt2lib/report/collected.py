@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gpt2lib.tasks import METHODS
+from gpt2lib.common.checks import check_name, one_line
+from gpt2lib.tasks import METHODS, TASKS
 
 NEEDED = (
     "task",
@@ -24,19 +25,31 @@ NEEDED = (
 def collected(study: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Runs, dev examples and history of a study, with the names of `told_apart`.
 
-    Raises FileNotFoundError if it was not collected, and ValueError for a column that is missing.
+    Raises FileNotFoundError if it was not collected, and ValueError for a damaged table, one that lacks a column, or a
+    study without a run that the report could be about.
     """
+    check_name("a study", study)
     path = results / f"{study}.csv"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; run `gpt2lib study notebooks/studies/{study}.toml` first")
-    runs = pd.read_csv(path)
+    runs = _table(path)
     if missing := set(NEEDED) - set(runs.columns):
         raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; collect the study again")
+    if not ((runs["part"] == "main") & runs["counts"] & runs["task"].isin(TASKS)).any():
+        raise ValueError(f"{path}: no run is in the part main and of a task that the report is about")
     runs = told_apart(runs)
     names = runs.set_index("run")["name"]
-    examples = pd.read_parquet(results / f"{study}-examples.parquet")
-    history = pd.read_csv(results / f"{study}-history.csv")
-    return runs, *(table.assign(name=table["run"].map(names).fillna(table["name"])) for table in (examples, history))
+    sides = [_table(results / f"{study}-{name}") for name in ("examples.parquet", "history.csv")]
+    return runs, *(table.assign(name=table["run"].map(names).fillna(table["name"])) for table in sides)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no {path}, which belongs to the study's table; collect it again") from None
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's own
+        raise ValueError(f"{path}: damaged ({one_line(error)}); collect the study again") from None
 
 
 def told_apart(runs: pd.DataFrame) -> pd.DataFrame:

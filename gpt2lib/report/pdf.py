@@ -4,7 +4,6 @@ Each figure lies beside the table that it was drawn from; the Typst source reads
 """
 
 import datetime
-import json
 import os
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pandas as pd
 
 from gpt2lib import theory
 from gpt2lib.adapters import AlphaLoRA
-from gpt2lib.common.whole import write_json, write_whole
+from gpt2lib.common.whole import read_json, write_json, write_whole
 from gpt2lib.report import figures, statistics
 from gpt2lib.report.collected import collected
 from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, tried_rates, worth
@@ -100,8 +99,7 @@ def _draw_study(runs, examples, history, study: str, results: Path, folder: Path
         drawn.add("pretraining")
     if (results / f"{study}-missing.csv").is_file():
         drawn.add("missing")
-    if (poems := results / f"{study}-sonnets.json").is_file():
-        sonnets = json.loads(poems.read_text(encoding="utf-8"))
+    if (poems := results / f"{study}-sonnets.json").is_file() and (sonnets := read_json(poems)):
         scores = sonnet_scores(counted, sonnets)
         _save(folder, "sonnets", scores, figures.sonnet_scores(scores, published))
         drawn.add("sonnets")
