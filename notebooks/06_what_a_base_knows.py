@@ -52,7 +52,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gpt2lib import load_base, report
+from gpt2lib import load_base
 from gpt2lib.course import Verdicts, exercise, predict
 from gpt2lib.data import load_task
 from gpt2lib.data.pretraining import corpus
