@@ -284,11 +284,11 @@ if keep:
 # %% [markdown]
 # ## 4. In earnest
 #
-# The same cells on the course's data, with `source=""`, `corpus_source=""`, `tasks=["sst", "cfimdb", "quora"]` and more
-# examples, take the better part of an hour on two cores; `keep` names a file for what they find. If a block in the middle
-# knows most, one may cut the top off (`load_base("smollm2-135m", depth=20)`), leave the bottom frozen, run it once, and
-# adapt the blocks between (`LoRA(layers=(14, 20))`). Whether that is better, and not only cheaper, is for training to show:
-# the study `range` asks it.
+# The same cells on the course's data, with `source=""`, `corpus_source=""`, `tasks=["sst", "cfimdb", "quora"]` and
+# more examples, take the better part of an hour on two cores; `keep` names a file for what they find. If a block in
+# the middle knows most, one may cut the top off (`load_base("smollm2-135m", depth=20)`), leave the bottom frozen, run
+# it once, and adapt the blocks between (`LoRA(layers=(14, 20))`). Whether that is better, and not only cheaper, is for
+# training to show: the study `range` asks it.
 #
 # ## What we saw, and what it does not show
 #
