@@ -169,8 +169,8 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{folder}: adapter_config.json has {brief(key)}={shown(value)}, which is no number")
     if config["r"] < 1 or not 0 <= config["lora_dropout"] < 1 or config["lora_alpha"] == 0:
-        three = shown([*numbers.values()][:3])
-        raise ValueError(f"{folder}: adapter_config.json has r, lora_alpha, lora_dropout = {three}")
+        values = ", ".join(f"{key}={shown(config[key])}" for key in ("r", "lora_alpha", "lora_dropout"))
+        raise ValueError(f"{folder}: adapter_config.json has {values}")
     for pattern in config["alpha_pattern"]:
         if not re.fullmatch(r"[\w.]+", pattern):
             raise ValueError(
