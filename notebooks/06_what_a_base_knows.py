@@ -52,7 +52,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gpt2lib import load_base, report
+from gpt2lib import load_base
 from gpt2lib.course import Verdicts, exercise, predict
 from gpt2lib.data import load_task
 from gpt2lib.data.pretraining import corpus
@@ -284,32 +284,11 @@ if keep:
 # %% [markdown]
 # ## 4. In earnest
 #
-# The same cells on the course's data, with `source=""`, `corpus_source=""`, `tasks=["sst", "cfimdb", "quora"]` and more
-# examples, take the
-# better part of an hour on two cores. What they found was kept by `keep`, and is drawn here.
-
-# %%
-earnest = pd.read_csv(report.FOLDER / "results" / "bases.csv")
-lowest = earnest[earnest["base"].isna()]
-real = {task: dict(zip(rows["measure"], rows["accuracy"], strict=True)) for task, rows in lowest.groupby("task")}
-figures.probes(earnest[earnest["measure"].isin(["probe", "cloze"])], real)
-
-# %%
-figures.bits_by_part(earnest[earnest["measure"] == "bits per byte"])
-
-# %%
-large = earnest[(earnest["measure"] == "probe") & (earnest["base"] == "smollm2-135m")]
-top = large.loc[large.groupby("task", sort=False)["accuracy"].idxmax()].set_index("task")[["block", "accuracy"]]
-top["after the last block"] = large[large["share"] == 1].set_index("task")["accuracy"]
-check("on real texts SmolLM2's probe reads most before its last block", (top["block"] < 30).all(), top)
-top.round(3)
-
-# %% [markdown]
-# The middle knows most: the top blocks turn what was understood into a guess at the next token. So one may cut the top
-# off
-# (`load_base("smollm2-135m", depth=20)`), leave the bottom frozen, run it once, and adapt the blocks between
-# (`LoRA(layers=(14,
-# 20))`). Whether that is better, and not only cheaper, is for training to show: the study `range` asks it.
+# The same cells on the course's data, with `source=""`, `corpus_source=""`, `tasks=["sst", "cfimdb", "quora"]` and
+# more examples, take the better part of an hour on two cores; `keep` names a file for what they find. If a block in
+# the middle knows most, one may cut the top off (`load_base("smollm2-135m", depth=20)`), leave the bottom frozen, run
+# it once, and adapt the blocks between (`LoRA(layers=(14, 20))`). Whether that is better, and not only cheaper, is for
+# training to show: the study `range` asks it.
 #
 # ## What we saw, and what it does not show
 #
