@@ -25,12 +25,15 @@ def accuracy(alpha, m2, c, w2, eta, gamma) -> np.ndarray:
     any number; for the others see `best_alpha`.
     """
     alpha, m2, c, w2, eta, gamma = _checked(m2, c, w2, eta, gamma, alpha=alpha)
-    k, lam, h = _resolvent(m2, eta, gamma)
-    mean = (m2 + alpha * k * c) / lam
-    t1 = _second_moment_from_scratch(m2, k, lam, h)
-    t2 = 2 * k * c * ((m2 + 1) / lam - (1 - h)) / (h * lam)
-    t3 = k**2 * ((c / lam) ** 2 + (1 - h) * w2 / eta + (1 - h) * c**2 * (m2 / lam - 2) / (eta * lam)) / h
-    return norm.cdf(mean / np.sqrt(t1 + alpha * t2 + alpha**2 * t3 - mean**2))
+    with np.errstate(all="ignore"):  # what overflows is refused below
+        k, lam, h = _resolvent(m2, eta, gamma)
+        mean = (m2 + alpha * k * c) / lam
+        t1 = _second_moment_from_scratch(m2, k, lam, h)
+        t2 = 2 * k * c * ((m2 + 1) / lam - (1 - h)) / (h * lam)
+        t3 = k**2 * ((c / lam) ** 2 + (1 - h) * w2 / eta + (1 - h) * c**2 * (m2 / lam - 2) / (eta * lam)) / h
+        result = norm.cdf(mean / np.sqrt(t1 + alpha * t2 + alpha**2 * t3 - mean**2))
+    _refuse(np.isfinite(result), alpha, "alpha, m2, c, w2, eta or gamma is beyond floating point: alpha")
+    return result
 
 
 def best_alpha(m2, c, w2, eta, gamma) -> np.ndarray:

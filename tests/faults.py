@@ -1,16 +1,13 @@
 """The net: attempts to break gpt2lib, each of which must end in a right result or in one clear line.
 
-    python tests/faults.py                 # all of it, about half an hour on one core
+    python tests/faults.py                 # all of it
     python tests/faults.py --share 0.1     # a seeded part, as `make test` runs it
 
 Kinds of attempts: files of every format that is read, damaged at random and by rule (faults_files); disks that fill,
-and
-studies that are killed at random moments (faults_disk); settings of wrong sizes and types, and every adapter on every
-family
-in every precision (faults_models). An attempt is survived by a right result, or by a ValueError or OSError of one
-line that
-names the file or setting. It is lost by any other error, a wrong result, ten seconds without an answer, or a file
-that was half written or lies elsewhere than it should.
+and studies that are killed at random moments (faults_disk); settings of wrong sizes and types, and every adapter on
+every family in every precision (faults_models). An attempt is survived by a right result, or by a ValueError or OSError
+of one line that names the file or setting. It is lost by any other error, a wrong result, ten seconds without an
+answer, or a file that was half written or lies elsewhere than it should.
 """
 
 import argparse
@@ -52,9 +49,8 @@ class Net:
         may_refuse: bool = True,
         limit=SECONDS,
     ) -> bool:
-        """Whether it survived. names: what an error's line must contain. watch: a folder that must be as it was.
-        call: its
-        own assertions say whether its result is right. may_refuse: whether an error may be the right answer."""
+        """Whether it survived. call: its own assertions say whether its result is right. names: what an error's line
+        must contain. watch: a folder that must be as it was. may_refuse: whether an error may be the right answer."""
         before, began = watch and contents(watch), time.monotonic()
         try:
             with within(limit):
@@ -124,8 +120,7 @@ def contents(folder: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    from faults_disk import attack as disks
-    from faults_disk import attack as kills
+    from faults_disk import disks, kills
     from faults_files import files
     from faults_models import models
 

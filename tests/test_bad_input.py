@@ -85,7 +85,7 @@ CASES = {
     "too long": (lambda model: model(torch.zeros(1, 60, dtype=torch.long)), "60 tokens are more than .*n_positions=48"),
     "mask": (lambda model: model(ROW, torch.ones(1, 2)), r"attention_mask is \[1, 2\], expected \[1, 3\]"),
     "empty row": (lambda model: generate(model, ROW, torch.zeros(1, 3)), "at least one real token in every row"),
-    "new tokens": (lambda model: generate(model, ROW, max_new_tokens=-1), "must be at least 0"),
+    "new tokens": (lambda model: generate(model, ROW, max_new_tokens=-1), "an integer of at least 0"),
     "room": (lambda model: generate(model, ROW, max_new_tokens=99), "n_positions"),
     "temperature": (lambda model: generate(model, ROW, temperature=-1.0), "temperature"),
     "learning rate": (lambda model: AdamW(model.parameters(), lr=-1), "lr must be a number of at least 0"),

@@ -1,11 +1,11 @@
 """What can go wrong around a study ends in one clear line, and leaves nothing half-written."""
 
-import random
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from faults import Net
 from faults_disk import attack
 
 from gpt2lib import GPT2
@@ -13,7 +13,9 @@ from gpt2lib.data import HASHES, find_file
 
 
 def test_killed_at_random_moments_a_study_loses_nothing(tmp_path):
-    attack(tmp_path, kills=1, rng=random.Random(0), say=lambda line: None)
+    net = Net(say=lambda line: None)
+    attack(net, tmp_path, 1)
+    assert net.counts and not net.lost, net.lost
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_run(tmp_path):

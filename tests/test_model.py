@@ -201,7 +201,7 @@ def test_loading_refuses_what_is_not_this_model(tmp_path):
         config.write_text(json.dumps(settings | change))
         with pytest.raises(ValueError, match=message):
             GPT2.from_pretrained(tmp_path)
-    for content, message in ((b"{ not json", ", line 1"), (b"[]", ": no table"), (b"\xff\xfe{}", ".*not UTF-8")):
+    for content, message in ((b"{ not json", ", line 1"), (b"[]", ": no table"), (b"\xff\xfe{}", ".*not JSON")):
         config.write_bytes(content)
         with pytest.raises(ValueError, match=rf"config\.json{message}"):
             GPT2.from_pretrained(tmp_path)

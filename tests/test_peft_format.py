@@ -115,7 +115,7 @@ def test_refusals(model, tmp_path):
         ({"use_dora": True}, "use_dora=True is not supported"),
         ({"bias": "all"}, "bias='all'"),
         ({"target_parameters": ["experts"]}, "target_parameters"),
-        ({"r": 0}, "r=0"),
+        ({"r": 0}, "has r, lora_alpha, lora_dropout"),
         ({"lora_alpha": "much"}, "lora_alpha='much', which is no number"),
         ({"alpha_pattern": {"c_attn": None}}, "c_attn=None"),
         ({"alpha_pattern": [1]}, "alpha_pattern"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lib.adapters.lora import LoRALinear, LowRank
-from gpt2lib.common.checks import check_count
+from gpt2lib.common.checks import check_count, check_number
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 from gpt2lib.training.optimizer import AdamW
@@ -31,6 +31,7 @@ class AlphaLoRA(LowRank, method="alpha-lora"):
 
     def __post_init__(self):
         super().__post_init__()
+        check_number("initial", self.initial, -1e6, 1e6)
         check_count("every", self.every)
         check_count("batch_alpha", self.batch_alpha)
         if not self.lr_alpha > 0 or not 0 < self.share < 1:

@@ -16,9 +16,9 @@ from gpt2lib.adapters.base import (
     attached_spec,
     in_place_of_attached,
 )
-from gpt2lib.common.checks import one_line
+from gpt2lib.common.checks import naming, one_line
 from gpt2lib.common.digest import digest_kept
-from gpt2lib.common.whole import write_json, write_tensors
+from gpt2lib.common.whole import read_json, write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
 
 
@@ -46,19 +46,21 @@ def load(model: Decoder, folder: str | Path) -> Decoder:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}; give a folder that gpt2lib.adapters.save wrote")
     try:
-        content = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "adapter.json")
         spec, base = Spec.from_json(json.dumps(content["spec"])), content["base"]
         values = load_file(folder / "adapter.safetensors")
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(f"{folder}: damaged ({type(error).__name__}: {one_line(error)})") from None
     if base != base_fingerprint(model):
         raise ValueError(f"{folder}: the adapter was saved from another base model than this one; load that one first")
-    with in_place_of_attached(model):
+    with naming(folder), in_place_of_attached(model):
         attach(model, spec)
         parameters = adapter_state(model)
         if {name: p.shape for name, p in parameters.items()} != {name: v.shape for name, v in values.items()}:
             raise ValueError(f"{folder}: adapter.safetensors does not hold the parameters that adapter.json describes")
         for name, p in parameters.items():
+            if values[name].dtype == torch.float64:  # which would lose by copying
+                p.data = p.data.double()
             p.copy_(values[name])
     return model
 

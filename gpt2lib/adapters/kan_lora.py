@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdapterLayer, blocks_in
 from gpt2lib.adapters.lora import LowRank
-from gpt2lib.common.checks import check_count
+from gpt2lib.common.checks import check_count, check_number
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 
@@ -40,6 +40,8 @@ class KANLoRA(LowRank, method="kan-lora"):
         super().__post_init__()
         for name in ("kan_rank", "grid", "order", "refresh"):
             check_count(name, getattr(self, name))
+        check_number("grid", self.grid, 1, 1000)
+        check_number("order", self.order, 1, 20)
 
     def install(self, model: Decoder) -> None:
         if self.kan_rank > model.config.n_embd:

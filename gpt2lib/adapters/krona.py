@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, AdapterLayer, Spec, blocks_in, check_targets, target_layers
-from gpt2lib.common.checks import check_count, check_dropout
+from gpt2lib.common.checks import check_count, check_dropout, check_number
 from gpt2lib.model.decoder import Decoder
 
 
@@ -71,6 +71,7 @@ class _Kronecker(Spec, method=None):
 
     def __post_init__(self):
         super().__post_init__()
+        check_number("scale", self.scale, -1e6, 1e6)
         check_dropout("dropout", self.dropout)
         if self.shape is not None and self.budget is not None:
             raise ValueError("give the shape of A or a budget of parameters per layer, not both")

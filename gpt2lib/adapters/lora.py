@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
-from gpt2lib.common.checks import check_count, check_dropout
+from gpt2lib.common.checks import check_count, check_dropout, check_number
 from gpt2lib.model.decoder import Decoder
 
 
@@ -31,6 +31,7 @@ class LowRank(Spec, method=None):
     def __post_init__(self):
         super().__post_init__()
         check_count("rank", self.rank)
+        check_number("alpha", self.alpha, -1e6, 1e6)
         check_dropout("dropout", self.dropout)
         check_targets(self.targets)
 

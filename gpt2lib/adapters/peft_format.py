@@ -5,7 +5,6 @@ c_attn. LoRA of rank r on n of the three is one LoRA of rank n r on c_attn: the 
 times as large. A c_attn that peft trained has no such blocks; each of the three then takes all of A and its rows of B.
 """
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from gpt2lib.adapters.base import TARGETS, attach, attached_spec, blocks_in, in_place_of_attached
 from gpt2lib.adapters.lora import LoRA
-from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_json, write_tensors
+from gpt2lib.common.checks import brief, naming, one_line, shown
+from gpt2lib.common.whole import read_json, write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.gpt2 import GPT2
 from gpt2lib.model.llama import Llama
@@ -112,30 +111,31 @@ def from_peft(model: Decoder, folder: str | Path) -> Decoder:
     """
     folder = Path(folder)
     config, tensors = _read(folder)
-    # block -> target -> A [rank, d_in] and the scaled B [d_out, rank]
-    parts = _by_target(tensors, config, folder, LAYOUTS[type(model)], model)
-    targets = tuple(target for target in TARGETS if any(target in part for part in parts.values()))
-    rank, first, last = max(len(a) for part in parts.values() for a, _ in part.values()), min(parts), max(parts)
-    growth = rank / config["r"]
-    spec = LoRA(
-        rank=rank,
-        alpha=config["lora_alpha"] * (math.sqrt(growth) if config["use_rslora"] else growth),
-        dropout=config["lora_dropout"],
-        targets=targets,
-        rank_stabilised=config["use_rslora"],
-        layers=None if (first, last + 1) == (0, model.config.n_layer) else (first, last + 1),
-    )
-    with in_place_of_attached(model):
-        attach(model, spec)
-        for i in range(first, last + 1):
-            for target in targets:
-                layer = model.blocks[i].get_submodule(TARGETS[target])
-                a, b = parts.get(i, {}).get(target, (layer.A[:0], layer.B[:, :0]))
-                if a.shape[1] != layer.A.shape[1] or b.shape[0] != layer.B.shape[0]:
-                    shape = [b.shape[0], a.shape[1]]
-                    raise ValueError(f"{folder}: {target} is for a layer of shape {shape}; this model's has another")
-                layer.A[: len(a)] = a
-                layer.B.zero_()[:, : len(a)] = b / spec.scaling
+    with naming(folder):
+        # block -> target -> A [rank, d_in] and the scaled B [d_out, rank]
+        parts = _by_target(tensors, config, folder, LAYOUTS[type(model)], model)
+        targets = tuple(target for target in TARGETS if any(target in part for part in parts.values()))
+        rank, first, last = max(len(a) for part in parts.values() for a, _ in part.values()), min(parts), max(parts)
+        growth = rank / config["r"]
+        spec = LoRA(
+            rank=rank,
+            alpha=config["lora_alpha"] * (math.sqrt(growth) if config["use_rslora"] else growth),
+            dropout=config["lora_dropout"],
+            targets=targets,
+            rank_stabilised=config["use_rslora"],
+            layers=None if (first, last + 1) == (0, model.config.n_layer) else (first, last + 1),
+        )
+        with in_place_of_attached(model):
+            attach(model, spec)
+            for i in range(first, last + 1):
+                for target in targets:
+                    layer = model.blocks[i].get_submodule(TARGETS[target])
+                    a, b = parts.get(i, {}).get(target, (layer.A[:0], layer.B[:, :0]))
+                    if a.shape[1] != layer.A.shape[1] or b.shape[0] != layer.B.shape[0]:
+                        shape = [b.shape[0], a.shape[1]]
+                        raise ValueError(f"{target} is for a layer of shape {shape}; this model's has another")
+                    layer.A[: len(a)] = a
+                    layer.B.zero_()[:, : len(a)] = b / spec.scaling
     return model
 
 
@@ -149,28 +149,33 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}; give a folder that peft's save_pretrained wrote")
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "adapter_config.json")
         tensors = load_file(folder / "adapter_model.safetensors")
     except (ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: damaged ({type(error).__name__}: {one_line(error)})") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else config
-        raise ValueError(f"{folder}: peft_type is {found!r}; only LORA can be loaded")
+        raise ValueError(f"{folder}: peft_type is {shown(found)}; only LORA can be loaded")
     for key, neutral in UNSUPPORTED.items():
         if config.get(key, neutral) != neutral:
-            raise ValueError(f"{folder}: {key}={config[key]!r} is not supported; it must be {neutral!r}")
+            raise ValueError(f"{folder}: {key}={shown(config[key])} is not supported; it must be {neutral!r}")
     config = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "use_rslora": False, "alpha_pattern": {}} | config
     config["alpha_pattern"] = config["alpha_pattern"] or {}
     numbers = {key: config[key] for key in ("r", "lora_alpha", "lora_dropout")}
     numbers |= config["alpha_pattern"] if isinstance(config["alpha_pattern"], dict) else {"alpha_pattern": None}
+    if not isinstance(config["use_rslora"], bool):
+        raise ValueError(f"{folder}: adapter_config.json has use_rslora={shown(config['use_rslora'])}")
     for key, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{folder}: adapter_config.json has {key}={value!r}, which is no number")
-    if config["r"] < 1:
-        raise ValueError(f"{folder}: adapter_config.json has r={config['r']}")
+            raise ValueError(f"{folder}: adapter_config.json has {brief(key)}={shown(value)}, which is no number")
+    if config["r"] < 1 or not 0 <= config["lora_dropout"] < 1 or config["lora_alpha"] == 0:
+        three = shown([*numbers.values()][:3])
+        raise ValueError(f"{folder}: adapter_config.json has r, lora_alpha, lora_dropout = {three}")
     for pattern in config["alpha_pattern"]:
         if not re.fullmatch(r"[\w.]+", pattern):
-            raise ValueError(f"{folder}: the alpha_pattern {pattern!r} is no layer's name; only names are read here")
+            raise ValueError(
+                f"{folder}: the alpha_pattern {shown(pattern)} is no layer's name; only names are read here"
+            )
     if not tensors:
         raise ValueError(f"{folder}: adapter_model.safetensors is empty")
     return config, tensors

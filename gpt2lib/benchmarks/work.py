@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from gpt2lib.common.machine import environment, wait
-from gpt2lib.common.whole import write_whole
+from gpt2lib.common.whole import write_table
 from gpt2lib.data.batches import Encoded
 from gpt2lib.model.base import random_model
 from gpt2lib.model.config import Config
@@ -104,4 +104,4 @@ def keep(work: Work, task: str, rows: list[dict], folder: Path) -> None:
         table = pd.concat([pd.read_csv(path), table])
     same = [*about, "quantity", "peer"]
     table = table.drop_duplicates(same, keep="last")
-    write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format="%.6g"))
+    write_table(path, table, digits=6)

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
@@ -16,7 +18,7 @@ def check_types(settings, infinite: tuple[str, ...] = ()) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
         if not _is(value, hints[field.name], field.name in infinite):
-            raise ValueError(f"{field.name} must be {_shown(hints[field.name])}, not {brief(repr(value))}")
+            raise ValueError(f"{field.name} must be {_type_shown(hints[field.name])}, not {shown(value)}")
 
 
 def _is(value, kind, infinite: bool) -> bool:
@@ -33,21 +35,31 @@ def _is(value, kind, infinite: bool) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _shown(kind) -> str:
+def _type_shown(kind) -> str:
     if isinstance(kind, UnionType):
-        return " or ".join(_shown(one) for one in get_args(kind))
+        return " or ".join(_type_shown(one) for one in get_args(kind))
     if get_origin(kind) is tuple:
-        first, *others = get_args(kind)
-        return (
-            f"a tuple, {' and '.join(map(_shown, (first, *others)))}"
-            if others != [...]
-            else f"a tuple, each {_shown(first)}"
-        )
+        parts = [_type_shown(part) for part in get_args(kind) if part is not ...]
+        return f"a tuple, {' and '.join(parts)}"
     return KINDS[kind]
 
 
+@contextmanager
+def naming(path) -> Iterator[None]:
+    """Let a ValueError name the file whose content it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def shown(value) -> str:
+    """A value from somebody's file or code, as a part of a message."""
+    return brief(repr(value))
+
+
 def brief(text: str, most: int = 80) -> str:
-    """A text from somebody's file or code, cut so that a message stays one clear line."""
+    """A text cut so that a message with it stays one clear line."""
     text = " ".join(text.split())
     return text if len(text) <= most else f"{text[:most]} ..."
 
@@ -55,13 +67,19 @@ def brief(text: str, most: int = 80) -> str:
 def check_count(name: str, value, at_least: int = 1) -> None:
     """Refuses what is not an integer of at least `at_least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}, not {value!r}")
+        raise ValueError(f"{name} must be an integer of at least {at_least}, not {shown(value)}")
 
 
 def check_dropout(name: str, value: float) -> None:
     """Refuses what is not in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be in [0, 1), not {value!r}")
+        raise ValueError(f"{name} must be in [0, 1), not {shown(value)}")
+
+
+def check_number(name: str, value: float, low: float, high: float) -> None:
+    """Refuses what is no number from low to high, both included."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}")
 
 
 def check_divides(name: str, value: int, whole_name: str, whole: int) -> None:
@@ -74,20 +92,20 @@ def check_divides(name: str, value: int, whole_name: str, whole: int) -> None:
 def check_positive(name: str, value: float) -> None:
     """Refuses what is not a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+        raise ValueError(f"{name} must be a finite number above 0, not {shown(value)}")
 
 
 def check_layers(layers: tuple[int, int] | None) -> None:
     """Refuses what is neither None nor a range of blocks (first, end) with 0 <= first < end."""
     whole = isinstance(layers, tuple) and len(layers) == 2 and all(type(n) is int for n in layers)
     if layers is not None and not (whole and 0 <= layers[0] < layers[1]):
-        raise ValueError(f"layers must be None or (first, end) with 0 <= first < end, not {layers!r}")
+        raise ValueError(f"layers must be None or (first, end) with 0 <= first < end, not {shown(layers)}")
 
 
 def check_name(what: str, name) -> None:
     """Refuses what cannot be the name of one file or folder on every system, or would lie outside its folder."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}", name) or name.endswith("."):
-        raise ValueError(f"{what} must be a plain name of letters, digits, _, -, + and dots, not {name!r}")
+        raise ValueError(f"{what} must be a plain name of letters, digits, _, -, + and dots, not {shown(name)}")
 
 
 def one_line(error: Exception) -> str:

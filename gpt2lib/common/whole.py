@@ -51,9 +51,28 @@ def write_tensors(path: Path, tensors: dict) -> None:
         raise OSError(f"{path}: {error}") from None
 
 
+def read_json(path: Path):
+    """What a JSON file holds. Raises ValueError, naming file and line, for one that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # other bytes than UTF-8, a number of thousands of digits, a deep nest
+        raise ValueError(f"{path}: not JSON ({type(error).__name__})") from None
+
+
 def write_json(path: Path, content) -> None:
     """The content as indented JSON, whole."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_table(path: Path, table, digits: int | None = None) -> None:
+    """A pandas table as CSV, whole. digits: of its numbers; None: all."""
+    format_ = digits and f"%.{digits}g"
+    write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format=format_))
 
 
 def write_text(path: Path, text: str) -> None:

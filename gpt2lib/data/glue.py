@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt2lib.common.checks import brief, shown
 from gpt2lib.data.example import Example
 from gpt2lib.data.tables import read_rows
 
@@ -55,7 +56,7 @@ def read_tsv(path: Path, task: GlueTask) -> list[Example]:
         header = rows[0][1] if rows else []
         if missing := [column for column in columns if header.count(column) != 1]:
             raise ValueError(
-                f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {', '.join(header)}"
+                f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {brief(', '.join(header))}"
             )
         columns, rows = tuple(header.index(column) for column in columns), rows[1:]
     examples = []
@@ -66,7 +67,7 @@ def read_tsv(path: Path, task: GlueTask) -> list[Example]:
         if not all(texts):
             raise ValueError(f"{path}, line {line}: a sentence is empty")
         if label not in task.answers:
-            raise ValueError(f"{path}, line {line}: the label is {label!r}; possible: {', '.join(task.answers)}")
+            raise ValueError(f"{path}, line {line}: the label is {shown(label)}; possible: {', '.join(task.answers)}")
         examples.append(Example(str(number), *texts, label=task.answers.index(label)))
     if not examples:
         raise ValueError(f"{path}: there is no row")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpt2lib.common.checks import one_line
+from gpt2lib.common.checks import brief, one_line, shown
 from gpt2lib.common.machine import cache_folder
 from gpt2lib.data import glue, toy
 from gpt2lib.data.example import Example
@@ -114,7 +114,7 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
     an unknown task or a malformed file (with its line), and FileNotFoundError that says what to put where.
     """
     if name not in (*TASKS, *glue.GLUE):
-        raise ValueError(f"no task is called {name!r}; possible: {', '.join((*TASKS, *glue.GLUE))}")
+        raise ValueError(f"no task is called {shown(name)}; possible: {', '.join((*TASKS, *glue.GLUE))}")
     if source in TOY_SHARES and name in glue.GLUE:
         raise ValueError(f"there is no toy data for {name}; toy data is made for {', '.join(TASKS)}")
     if source in TOY_SHARES:
@@ -190,7 +190,9 @@ def read_table(path: Path, table: Table, labelled: bool = True) -> list[Example]
         raise ValueError(f"{path}, line 1: the file is empty; expected a header with {', '.join(wanted)}")
     (_, header), *rows = rows
     if missing := [column for column in wanted if header.count(column) != 1]:
-        raise ValueError(f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {', '.join(header)}")
+        raise ValueError(
+            f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {brief(', '.join(header))}"
+        )
     where = {column: header.index(column) for column in wanted}
     examples, lines = [], []
     for line, row in rows:
@@ -214,7 +216,7 @@ def _label(text: str, table: Table, where: str) -> int:
     except ValueError:
         value = -1.0
     if value not in range(len(table.class_names)):
-        raise ValueError(f"{where}: {table.label} is {text!r}; possible: 0 to {len(table.class_names) - 1}")
+        raise ValueError(f"{where}: {table.label} is {shown(text)}; possible: 0 to {len(table.class_names) - 1}")
     return int(value)
 
 

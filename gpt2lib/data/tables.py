@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from gpt2lib.common.checks import shown
+
 NOT_THERE = {"na", "n/a", "nan", "-nan", "null", "none"}  # what readers of tables take for a missing value
 
 
@@ -47,8 +49,8 @@ def check_ids(ids: Iterable[tuple[int, str]], path: Path) -> None:
     for line, id_ in ids:
         if not re.fullmatch(r"[\w.:/+-]+", id_) or id_.lower() in NOT_THERE:
             raise ValueError(
-                f"{path}, line {line}: the id {id_!r} must be of letters, digits and _ . : / + -, and no NA"
+                f"{path}, line {line}: the id {shown(id_)} must be of letters, digits and _ . : / + -, and no NA"
             )
         if id_ in first:
-            raise ValueError(f"{path}, line {line}: the id {id_!r} is that of line {first[id_]}, too")
+            raise ValueError(f"{path}, line {line}: the id {shown(id_)} is that of line {first[id_]}, too")
         first[id_] = line

@@ -159,28 +159,35 @@ def write(folder: Path, share: float = 1.0) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     partial.mkdir(exist_ok=True)
+    try:
+        _write_files(partial, share)
+        os.rename(partial, folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first; its files are the same
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _write_files(folder: Path, share: float) -> None:
     for part in PARTS:
         labelled = part != "test-student"
         rows = _rows("sst", part, 1200 * share, lambda rng: sentiment(rng, 5))
-        _table(partial / f"ids-sst-{part}.csv", ["sentence", "sentiment"], rows, labelled)
+        _table(folder / f"ids-sst-{part}.csv", ["sentence", "sentiment"], rows, labelled)
         rows = _rows("cfimdb", part, 480 * share, lambda rng: sentiment(rng, 2))
-        _table(partial / f"ids-cfimdb-{part}.csv", ["sentence", "sentiment"], rows, labelled)
+        _table(folder / f"ids-cfimdb-{part}.csv", ["sentence", "sentiment"], rows, labelled)
         rows = [(*pair, float(same)) for *pair, same in _rows("quora", part, 800 * share, question_pair)]
-        _table(partial / f"quora-{part}.csv", ["sentence1", "sentence2", "is_duplicate"], rows, labelled)
+        _table(folder / f"quora-{part}.csv", ["sentence1", "sentence2", "is_duplicate"], rows, labelled)
     rng = random.Random("sonnets")
     sonnets = [sonnet(rng) for _ in range(60)]
     prompts = ["\n".join(poem.splitlines()[:3]) for poem in sonnets]
     few = math.ceil(6 * share)
-    _sonnets(partial / "sonnets.txt", sonnets, range(8 * few))
-    _sonnets(partial / "TRUE_sonnets_held_out_dev.txt", sonnets, range(48, 48 + few))
-    _sonnets(partial / "sonnets_held_out_dev.txt", prompts, range(48, 48 + few))
-    _sonnets(partial / "sonnets_held_out.txt", prompts, range(54, 54 + few))
-    (partial / HASHES).write_text(json.dumps(_hashes(partial)), encoding="utf-8")
-    try:
-        os.rename(partial, folder)
-    except OSError:  # another process was first; its files are the same
-        shutil.rmtree(partial)
-    return folder
+    _sonnets(folder / "sonnets.txt", sonnets, range(8 * few))
+    _sonnets(folder / "TRUE_sonnets_held_out_dev.txt", sonnets, range(48, 48 + few))
+    _sonnets(folder / "sonnets_held_out_dev.txt", prompts, range(48, 48 + few))
+    _sonnets(folder / "sonnets_held_out.txt", prompts, range(54, 54 + few))
+    (folder / HASHES).write_text(json.dumps(_hashes(folder)), encoding="utf-8")
 
 
 def _hashes(folder: Path) -> dict[str, str]:

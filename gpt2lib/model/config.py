@@ -1,12 +1,12 @@
 """The shape of a GPT-2 (Radford et al. 2019) and of a Llama (Touvron et al. 2023), the published sizes, and
 transformers' config.json, which is where they come from and go to."""
 
-import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
 from gpt2lib.common.checks import check_count, check_divides, check_dropout, check_positive, check_token
+from gpt2lib.common.whole import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class GPT2Config:
     def to_json(self, path: str | Path) -> None:
         """Write config.json as transformers reads it."""
         fixed = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new"}
-        Path(path).write_text(json.dumps(fixed | asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(Path(path), fixed | asdict(self))
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class LlamaConfig:
         fixed = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu"}
         theirs = {LLAMA_NAMES[name]: value for name, value in asdict(self).items()}
         rope = {"rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta}}  # since transformers 5
-        Path(path).write_text(json.dumps(fixed | theirs | rope, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(path), fixed | theirs | rope)
 
 
 LLAMA_NAMES = {  # ours -> transformers'
@@ -213,12 +213,7 @@ def config_from_json(path: str | Path) -> Config:
 
 def read_config(path: str | Path) -> dict:
     """The settings in a config.json. Raises ValueError, naming file and line, for what is no JSON table."""
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not JSON (not UTF-8)") from None
+    values = read_json(Path(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path}: no table of settings")
     return values

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from gpt2lib.common.checks import check_count, check_number
 from gpt2lib.model.attention import KVCache
 
 
@@ -34,13 +35,17 @@ def generate(
     lengths = mask.sum(1)  # [batch]
     if batch == 0 or seq == 0 or lengths.min() < 1:
         raise ValueError("generate needs at least one real token in every row: begin an empty prompt with an end token")
-    if not temperature >= 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
-        raise ValueError(
-            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: "
-            "need temperature >= 0, top_k >= 1, 0 < top_p <= 1"
-        )
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+    check_number("temperature", temperature, 0, 1e6)
+    if top_k is not None:
+        check_count("top_k", top_k)
+    if top_p is not None:
+        check_number("top_p", top_p, 1e-9, 1)
+    if eos_token_id is not None:
+        check_count("eos_token_id", eos_token_id, at_least=0)
+        check_number("eos_token_id", eos_token_id, 0, model.config.vocab_size - 1)
+    check_count("max_new_tokens", max_new_tokens, at_least=0)
+    if input_ids.min() < 0 or input_ids.max() >= model.config.vocab_size:
+        raise ValueError(f"a token of the prompt is none of the model's: they are 0 to {model.config.vocab_size - 1}")
     if max_new_tokens == 0:
         return input_ids
     if (needed := int(lengths.max()) + max_new_tokens) > model.config.n_positions:

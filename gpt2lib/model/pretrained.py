@@ -3,7 +3,6 @@
 `layouts.py` has the map between a family's names there and ours; `Decoder` calls `find`, `load` and `save`.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_tensors
+from gpt2lib.common.whole import read_json, write_tensors
 from gpt2lib.model import gguf_file
 from gpt2lib.model.layouts import LAYOUTS
 
@@ -96,9 +95,10 @@ def _read(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, Tensor]]:
         if path.is_file():
             return path, load_file(path)
         if index.is_file():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = sorted(set(read_json(index)["weight_map"].values()))
             return index, {key: value for shard in shards for key, value in load_file(folder / shard).items()}
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+        path = path if path.is_file() else index
         raise ValueError(f"{path}: damaged or cut short ({one_line(error)}); fetch or write it again") from None
     pickle = folder / "pytorch_model.bin"
     if pickle.is_file() and allow_pickle:

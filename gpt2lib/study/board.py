@@ -1,11 +1,12 @@
 """What a study shows while it runs."""
 
-import json
 import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
+
+from gpt2lib.common.whole import read_json
 
 
 class Board:
@@ -44,7 +45,7 @@ class Board:
 def _line(name: str, work: Path) -> str:
     """How far a run has come; "" if it does not say."""
     try:
-        now = json.loads((work / "progress.json").read_text(encoding="utf-8"))
+        now = read_json(work / "progress.json")
         return (
             f"{name}: step {now['step']}/{now['steps']}, loss {now['loss']:.3f}, "
             f"{now['tokens_per_second']:.0f} tokens/s, {now['seconds_left'] / 60:.1f} min left"

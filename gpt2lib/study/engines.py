@@ -6,7 +6,6 @@ An engine has `jobs`, how many runs it takes at a time, and `start(command, work
 
 import contextlib
 import ctypes
-import json
 import os
 import platform
 import signal
@@ -19,7 +18,7 @@ import psutil
 from filelock import FileLock
 
 from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_json
+from gpt2lib.common.whole import read_json, write_json
 
 PATIENCE = 20.0  # seconds that a notebook has to end when it is told to
 
@@ -63,7 +62,7 @@ class Process:
 def alive(work: Path) -> bool:
     """Whether the notebook that was last started in this folder, by this machine, still runs."""
     try:
-        known = json.loads((work / "process.json").read_text(encoding="utf-8"))
+        known = read_json(work / "process.json")
         process = psutil.Process(known["pid"])
         # numbers of processes are used again, but not at the same time
         same = abs(process.create_time() - known["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE

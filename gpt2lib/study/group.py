@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpt2lib.common.checks import check_name
+from gpt2lib.common.checks import check_name, shown
 from gpt2lib.study.notebook import checked, notebook_parameters
 from gpt2lib.study.tables import TRIALS
 
@@ -57,10 +57,12 @@ class Group:
 
     def __init__(self, content: dict, defaults: dict, folder: Path, where: str):
         if "notebook" not in content or set(content) - set(KEYS):
-            raise ValueError(f"{where}: give notebook, and optionally others of {sorted(KEYS)}; not {sorted(content)}")
+            raise ValueError(
+                f"{where}: give notebook, and optionally others of {sorted(KEYS)}; not {shown(sorted(content))}"
+            )
         for key, value in content.items():
             if not isinstance(value, KEYS[key]):
-                raise ValueError(f"{where}: {key} must be {WHAT[KEYS[key]]}, not {value!r}")
+                raise ValueError(f"{where}: {key} must be {WHAT[KEYS[key]]}, not {shown(value)}")
         check_name(f"{where}: notebook", content["notebook"])
         if "name" in content:
             check_name(f"{where}: name", content["name"])
@@ -90,7 +92,7 @@ class Group:
         if not trials and ({"tune_seeds", "trial_parameters"} & set(self.content)):
             raise ValueError(f"{self.where}: tune_seeds and trial_parameters are for the trials of a list in tune")
         if not self.seeds or len({repr(seed) for seed in self.seeds}) < len(self.seeds):
-            raise ValueError(f"{self.where}: tune_seeds must be different seeds, not {self.seeds!r}")
+            raise ValueError(f"{self.where}: tune_seeds must be different seeds, not {shown(self.seeds)}")
         if wrong := set(self.tune) & {"seed", *self.grid, *self.different}:
             raise ValueError(f"{self.where}: {sorted(wrong)} cannot be tuned and stand elsewhere, too")
         if wrong := set(self.different) & ({"seed"} | set(self.grid)):
@@ -125,8 +127,8 @@ class Group:
             if run.tuned == tuned and run.trials and key(run.parameters) == wanted:
                 return run.trials
         raise ValueError(
-            f"{self.where}: tune.{tuned} = {self.elsewhere!r}, but no earlier group tries values of {tuned} on that "
-            f"task with the same {', '.join(SAME)} as {chosen}"
+            f"{self.where}: tune.{tuned} = {shown(self.elsewhere)}, but no earlier group tries values of {tuned} on "
+            f"that task with the same {', '.join(SAME)} as {chosen}"
         )
 
     def run(self, chosen: dict, tuned: str = "", trials: dict | None = None) -> Run:

@@ -5,7 +5,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from gpt2lib.common.checks import one_line
+from gpt2lib.common.checks import one_line, shown
 from gpt2lib.tasks.parameters import method_of
 from gpt2lib.tasks.task import TASKS
 
@@ -52,14 +52,14 @@ def checked(parameters: dict, notebook: Path, where: str) -> dict:
     for name, value in parameters.items():
         if name not in known or name == "out":
             possible = sorted(set(known) - {"out"})
-            raise ValueError(f"{where}: the notebook has no parameter {name!r}; it has {possible}")
+            raise ValueError(f"{where}: the notebook has no parameter {shown(name)}; it has {possible}")
         kind = known[name][0]
         if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-            raise ValueError(f"{where}: {name} = {value!r} is not a {kind}")
+            raise ValueError(f"{where}: {name} = {shown(value)} is not a {kind}")
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):  # a date in a list, or nan
-            raise ValueError(f"{where}: {name} = {value!r} holds what is no text or finite number") from None
+            raise ValueError(f"{where}: {name} = {shown(value)} holds what is no text or finite number") from None
         checked[name] = float(value) if kind == "float" else value
     _check_names(default_values(notebook) | checked, where)
     return checked
@@ -72,6 +72,6 @@ def _check_names(given: dict, where: str) -> None:
             method_of(given | {"budget": 0})
         for task in [given["task"]] if "task" in given else given.get("tasks", []):
             if task not in TASKS:
-                raise ValueError(f"no task is called {task!r}; possible: {', '.join(TASKS)}")
+                raise ValueError(f"no task is called {shown(task)}; possible: {', '.join(TASKS)}")
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

@@ -21,7 +21,7 @@ of what these runs chose their weights by wins, among equal ones that with the l
 import tomllib
 from pathlib import Path
 
-from gpt2lib.common.checks import check_name, one_line
+from gpt2lib.common.checks import check_name, one_line, shown
 from gpt2lib.data.load import TASKS
 from gpt2lib.study.group import Group, Run, plain_name
 from gpt2lib.study.notebook import default_values
@@ -41,10 +41,10 @@ def plan(path: str | Path) -> list[Run]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
     if unknown := set(study) - {"defaults", "runs"}:
-        raise ValueError(f"{path}: unknown table {sorted(unknown)}; possible: defaults, runs")
+        raise ValueError(f"{path}: unknown table {shown(sorted(unknown))}; possible: defaults, runs")
     defaults, groups = study.get("defaults", {}), study.get("runs", [])
     if not isinstance(defaults, dict):
-        raise ValueError(f"{path}: defaults must be a table, not {defaults!r}")
+        raise ValueError(f"{path}: defaults must be a table, not {shown(defaults)}")
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise ValueError(f"{path}: runs must be written as [[runs]], one for each group")
     runs, used = [], set()

@@ -8,7 +8,7 @@ import pandas as pd
 from gpt2lib import adapters
 from gpt2lib.common.checks import check_name
 from gpt2lib.common.machine import environment, processes
-from gpt2lib.common.whole import write_json, write_tensors
+from gpt2lib.common.whole import write_json, write_table, write_tensors
 from gpt2lib.data.load import TaskData
 from gpt2lib.tasks.submission import write_submission
 from gpt2lib.training import TrainingSettings, predict, trained_parameters
@@ -60,8 +60,8 @@ def write_run(
     if test_predictions:
         name = "test-predictions.csv" if data.classes else "test-sonnets.txt"
         write_submission(folder / name, data.name, data.test, test_predictions)
-    pd.DataFrame(rows).to_csv(folder / "examples.csv", index=False)
-    pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)
+    write_table(folder / "examples.csv", pd.DataFrame(rows))
+    write_table(folder / "history.csv", pd.DataFrame(progress.history))
     for name, content in (files or {}).items():
         write_json(folder / name, content)
     if adapters.attached_spec(model.body):
@@ -105,9 +105,8 @@ def write_tables(folder: str | Path, tables: dict[str, pd.DataFrame], about: dic
     if not folder or not processes().is_main_process:
         return
     folder = Path(folder)
-    (folder / "tables").mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format="%.6g")
+        write_table(folder / "tables" / f"{name}.csv", table, digits=6)
     write_json(folder / "result.json", about | {"metrics": {}} | environment())
 
 
@@ -126,7 +125,7 @@ def write_pretraining(
     if not folder or not processes().is_main_process:
         return
     folder = Path(folder)
-    pd.DataFrame(progress.history).to_csv(folder / "history.csv", index=False)
+    write_table(folder / "history.csv", pd.DataFrame(progress.history))
     write_json(folder / "samples.json", samples)
     parameters = count(model.parameters())
     about = {

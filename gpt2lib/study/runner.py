@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_json, write_text
+from gpt2lib.common.whole import read_json, write_json, write_text
 from gpt2lib.study import tables
 from gpt2lib.study.board import Board
 from gpt2lib.study.engines import alive
@@ -221,11 +221,11 @@ class Study:
                 last = f"the notebook ended without writing result.json; last output: {last}"
             return f"{last} (see {work / 'log.txt'})"
         try:
-            result = json.loads(result_path.read_text(encoding="utf-8"))
+            result = read_json(result_path)
             write_json(result_path, about | result | {"tuned": run.tuned, "parameters": parameters})
             record = tables.read_run(work)
         except (ValueError, TypeError) as error:
-            return f"the notebook's result.json is no record ({one_line(error)})"
+            return f"the notebook's result.json is no record: {one_line(error)}"
         if run.name in self.here:  # with other parameters
             old = self.folder / ".replaced"
             old.mkdir(exist_ok=True)
@@ -262,7 +262,7 @@ class Study:
 def _error_of(work: Path) -> str:
     """The kind of error that ended a notebook; "" if it did not end by one."""
     try:
-        cells = json.loads((work / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+        cells = read_json(work / "notebook.ipynb")["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         return next((output["ename"] for output in outputs if output["output_type"] == "error"), "")
     except (OSError, ValueError, KeyError, TypeError):

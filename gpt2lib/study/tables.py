@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_text, written_together
+from gpt2lib.common.whole import read_json, write_text, written_together
 from gpt2lib.tasks.method import name_in_tables
 from gpt2lib.tasks.submission import read_submission
 
@@ -59,10 +59,11 @@ def read_run(folder: Path) -> Record | None:
     """The record in a run's folder; None if there is none. Raises ValueError, naming the file, if it is damaged."""
     path = folder / "result.json"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        return Record(_row(result, folder), folder)
+        result = read_json(path)
     except FileNotFoundError:
         return None
+    try:
+        return _checked(Record(_row(result, folder), folder))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: no record of a run ({type(error).__name__}: {one_line(error)})") from None
 
@@ -83,7 +84,17 @@ def read_table(path: Path, study: str, force: bool = False) -> dict[str, Record]
         if force:
             return {}
         raise ValueError(f"{path}: no table of runs ({one_line(error)})") from None
-    return {row["run"]: Record(row) for row in table.to_dict("records")}
+    try:
+        return {row["run"]: _checked(Record(row)) for row in table.to_dict("records")}
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: a row is no record of a run ({type(error).__name__}: {one_line(error)})") from None
+
+
+def _checked(record: Record) -> Record:
+    """The record; KeyError or ValueError if it is of a trial and does not say how well that did."""
+    if record.row.get("part") == TRIALS:
+        record.score  # noqa: B018
+    return record
 
 
 def best_value(trials: Iterable[tuple[object, Record]]):
@@ -172,7 +183,7 @@ class _Tables:
         others = [folder / f"{study}-{name}" for name in ("missing.csv", "history.csv", "scores.csv", "sonnets.json")]
         self.files = [path for path in (*tables, *others) if path.is_file()]
         path = folder / f"{study}-sonnets.json"
-        self.sonnets = json.loads(path.read_text(encoding="utf-8")) if path in self.files else {}
+        self.sonnets = read_json(path) if path in self.files else {}
 
     def csv(self, name: str) -> dict[str, pd.DataFrame]:
         path = self.folder / f"{self.study}-{name}.csv"
@@ -227,9 +238,7 @@ def _sonnets(record: Record, old: dict) -> dict | None:
         return old.get(record.row["run"])
     if not (record.folder / "sonnets.json").is_file():
         return None
-    written, floors = (
-        json.loads((record.folder / name).read_text(encoding="utf-8")) for name in ("sonnets.json", "floors.json")
-    )
+    written, floors = (read_json(record.folder / name) for name in ("sonnets.json", "floors.json"))
     return {"method": record.row["method"], "sonnets": written[:SAMPLES], "floors": floors}
 
 
@@ -246,10 +255,11 @@ def _text(value) -> str:
 
 def _row(result: dict, folder: Path) -> dict[str, str]:
     result = dict(result)
+    int(result.get("seed", 0))  # a number, or no record
     parameters, metrics, versions = (result.pop(key) for key in ("parameters", "metrics", "versions"))
     adapter = dict.fromkeys(ADAPTER_SETTINGS, "")
     if (file := folder / "adapter" / "adapter.json").is_file():  # what was attached: a budget chooses the rank itself
-        attached = json.loads(file.read_text(encoding="utf-8"))["spec"] | {"budget": parameters.get("budget", "")}
+        attached = read_json(file)["spec"] | {"budget": parameters.get("budget", "")}
         adapter |= {key: attached[key] for key in ADAPTER_SETTINGS if key in attached}
     if isinstance(adapter["targets"], list):
         adapter["targets"] = " ".join(adapter["targets"])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import write_whole
+from gpt2lib.common.checks import one_line, shown
+from gpt2lib.common.whole import write_table
 from gpt2lib.data.tables import check_ids, read_rows, read_text
 from gpt2lib.tasks.task import TASKS
 
@@ -53,7 +53,7 @@ def _write(predictions: Path, scored: pd.DataFrame) -> None:
     if path.is_file():
         old = pd.read_csv(path, dtype={"run": str})
         scored = pd.concat([old[~old["run"].isin(scored["run"])], scored])
-    write_whole(path, lambda partial: scored.to_csv(partial, index=False, float_format="%.8g"))
+    write_table(path, scored, digits=8)
 
 
 def _read_labels(path: Path) -> pd.Series:
@@ -63,7 +63,7 @@ def _read_labels(path: Path) -> pd.Series:
     header = [name.strip() for name in rows[0][1]] if rows else []
     column = next((name for name in LABELS if name in header), None)
     if "id" not in header or column is None:
-        raise ValueError(f"{path}, line 1: needs a column id and one of {', '.join(LABELS)}; it has {header}")
+        raise ValueError(f"{path}, line 1: needs a column id and one of {', '.join(LABELS)}; it has {shown(header)}")
     ids, values = [], []
     for line, row in rows[1:]:
         if len(row) != len(header):
@@ -73,9 +73,9 @@ def _read_labels(path: Path) -> pd.Series:
             value = float(text)  # Quora writes 0.0 and 1.0
             values.append(int(value))
         except (ValueError, OverflowError):
-            raise ValueError(f"{path}, line {line}: {column} is {text!r}, not a number") from None
+            raise ValueError(f"{path}, line {line}: {column} is {shown(text)}, not a number") from None
         if value != values[-1]:
-            raise ValueError(f"{path}, line {line}: {column} is {text!r}, not the number of a class")
+            raise ValueError(f"{path}, line {line}: {column} is {shown(text)}, not the number of a class")
         ids.append((line, row[header.index("id")].strip()))
     check_ids(ids, path)
     return pd.Series(values, index=[id_ for _, id_ in ids], dtype=int)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from gpt2lib.common.whole import write_text
 from gpt2lib.data.example import Example
 from gpt2lib.tasks.task import TASKS
 
 
 def write_submission(path: str | Path, task: str, examples: list[Example], predictions: list) -> None:
     """predictions: class numbers, or for the sonnets whole texts, of which the first fourteen lines are written."""
-    Path(path).write_text(TASKS[task].submission(examples, predictions), encoding="utf-8")
+    write_text(Path(path), TASKS[task].submission(examples, predictions))
 
 
 def read_submission(path: str | Path, task: str) -> pd.DataFrame:
