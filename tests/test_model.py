@@ -239,6 +239,43 @@ def test_loading_refuses_what_is_not_a_llama_as_it_is_computed_here(tmp_path):
         load_base(tmp_path)
 
 
+HUB = {  # config.json of HuggingFaceTB/SmolLM2-135M, as the hub has it
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "hidden_act": "silu",
+    "hidden_size": 576,
+    "initializer_range": 0.041666666666666664,
+    "intermediate_size": 1536,
+    "is_llama_config": True,
+    "max_position_embeddings": 8192,
+    "model_type": "llama",
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_interleaved": False,
+    "rope_scaling": None,
+    "rope_theta": 100000,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "vocab_size": 49152,
+}
+
+
+def test_the_hubs_llamas_are_read_as_they_are(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(HUB))
+    assert LlamaConfig.from_json(tmp_path / "config.json") == LlamaConfig(bos_token_id=0, eos_token_id=0)
+    tiny = dict(hidden_size=2048, intermediate_size=5632, num_attention_heads=32, num_key_value_heads=4)
+    tiny |= dict(num_hidden_layers=22, rope_theta=10000.0, tie_word_embeddings=False, vocab_size=32000)
+    (tmp_path / "config.json").write_text(json.dumps(HUB | tiny))
+    assert LlamaConfig.from_json(tmp_path / "config.json").parameters == 1_100_048_384  # TinyLlama-1.1B
+
+
 def test_settings_that_a_file_leaves_out_have_transformers_defaults(tmp_path):
     """Not SmolLM2's: a folder written before transformers 5 says nothing of what was usual then."""
     sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4)

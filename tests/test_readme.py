@@ -43,3 +43,16 @@ def test_the_library_example_runs(tmp_path, monkeypatch):
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "my-adapter" / "adapter.safetensors").is_file()
     assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def test_the_table_of_bases_is_what_was_measured():
+    import pandas as pd
+
+    measured = pd.read_csv(REPOSITORY / "report" / "results" / "bases.csv")
+    bits = measured.pivot(index="text", columns="base", values="bits_per_byte")
+    names = {"film reviews": "reviews", "SST's sentences": "sst", "Quora's questions": "quora", "prose": "prose"}
+    rows = dict(re.findall(r"^\| bits a byte: (.+?) \| (.+) \|$", TEXT, re.MULTILINE))
+    assert set(rows) == {*names, "verse"}
+    for name, cells in rows.items():
+        of_bases = bits.loc[names.get(name, "poetry"), ["gpt2-mini", "smollm2-135m", "untrained gpt2-mini"]]
+        assert [float(cell) for cell in cells.split(" | ")] == [round(value, 2) for value in of_bases], name

@@ -57,10 +57,9 @@ def read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # other bytes than UTF-8, a number of thousands of digits, a deep nest
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not JSON (not UTF-8)") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or thousands of brackets
         raise ValueError(f"{path}: not JSON ({type(error).__name__})") from None
 
 
