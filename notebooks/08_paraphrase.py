@@ -74,8 +74,6 @@ check = Verdicts()
 
 # %% tags=["nbval-check-output"]
 data = load_task(task, source or None).sample(examples)
-if data.train[0].pair is None or len(data.class_names) != 2:
-    raise ValueError(f"task={task!r}: the question here is a yes or a no about two texts, as in quora")
 data, seen = selection(data, select, trial)  # what the run is measured on, and what training sees
 for example in data.train[:2]:
     print(paraphrase_prompt(example) + data.class_names[example.label] + "\n")

@@ -176,7 +176,7 @@ WRITERS = {
     "token ids": "tokenize(['a text'] * 20_000, load_tokenizer('gpt2-mini'))",
     "toy data": "toy.write(folder / 'toy')",
     "tables": "record.write_tables(folder, {'one': pd.DataFrame({'a': range(20_000)})}, {})",
-    "a study's tables": "tables.collect('s', [tables.Record(dict(run=str(i), study='s', counts='False')) "
+    "a study's tables": "tables.collect('s', [rows.Record(dict(run=str(i), study='s', counts='False')) "
     "for i in range(5_000)], folder)",
 }
 SETUP = """
@@ -191,7 +191,7 @@ from gpt2lib.adapters import LoRA, attach, to_peft
 from gpt2lib.common.whole import write_json
 from gpt2lib.data import tokenize, toy
 from gpt2lib.model.base import load_tokenizer
-from gpt2lib.study import record, tables
+from gpt2lib.study import record, rows, tables
 from gpt2lib.training.checkpoint import Checkpoint
 root, room, writers = Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
 os.environ["GPT2LIB_CACHE"] = str(root / "token ids")

@@ -16,13 +16,15 @@ from faults_damage import damaged, damaged_json, each
 from faults_weights import caches, pickles, weights
 from hypothesis import strategies as st
 
+from gpt2lib.common.whole import write_json, write_text
 from gpt2lib.data import glue, pretraining
 from gpt2lib.data.load import TABLES, read_sonnets, read_table
 from gpt2lib.study.board import _line
 from gpt2lib.study.notebook import notebook_parameters
 from gpt2lib.study.plan import plan
-from gpt2lib.study.tables import read_run
-from gpt2lib.study.tables import read_table as read_collected
+from gpt2lib.study.rows import read_run
+from gpt2lib.study.rows import read_table as read_collected
+from gpt2lib.study.tables import collect
 from gpt2lib.tasks.scoring import score
 
 LITERALS = ["5", "-1", "nan", "inf", '""', '"x"', '"../x"', '"run:it/x"', "true", "[]", "[1, 1]", "[1979-05-27]", "{}"]
@@ -32,7 +34,7 @@ LITERALS += ["{ share = [0.5, 0.25] }", "{ seed = [0, 1] }", '{ share = "sst" }'
 
 def files(net: Net) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for number, kind in enumerate((tables, whole_tables, studies, records, weights, caches, pickles)):
+        for number, kind in enumerate((tables, whole_tables, studies, records, collecting, weights, caches, pickles)):
             room = Path(folder) / str(number) / "room"  # what lies beside it would be outside
             room.mkdir(parents=True)
             kind(net, room)
@@ -192,3 +194,49 @@ def records(net: Net, room: Path) -> None:
         assert isinstance(_line("run", room), str)
 
     each(net, "records", room / "progress.json", 20, damaged_json(progress), shown, may_refuse=False)
+
+
+def collecting(net: Net, room: Path) -> None:
+    """One file of a run, or of what was collected before, is damaged: the tables are right, or all as they were."""
+    results, runs = room / "results", [room / name for name in ("a", "b")]
+    for run in runs:
+        record = {"study": "s", "run": run.name, "part": "main", "notebook": "one", "task": "sst", "method": "lora"}
+        record |= {"seed": 0, "metric": "accuracy", "sign": 1, "metrics": {"accuracy": 0.5}, "versions": {}}
+        write_json(run / "result.json", record | {"parameters": {}})
+        write_text(run / "history.csv", "step,accuracy\n1,0.5\n2,0.25\n")
+        write_text(run / "examples.csv", "id,label,prediction,loss,correct\nx1,1,1,0.5,True\nx2,0,1,1.5,False\n")
+        write_text(run / "test-predictions.csv", "id \t Predicted_Sentiment\nx3, 1\nx4, 0\n")
+        write_text(run / "tables" / "one.csv", "size,value\n1,0.5\n")
+        write_json(run / "sonnets.json", [{"id": "1", "given": "a", "written": "b", "true": "c"}])
+        write_json(run / "floors.json", {"given lines alone": {"chrf_whole": 3.5}})
+
+    def collected(elsewhere: bool) -> dict[str, bytes]:
+        records = [read_run(run) for run in runs]
+        if elsewhere:  # of the second run only what was collected is there
+            there = read_collected(results / "s.csv", "s")
+            records[1:] = [there["b"]] if "b" in there else []
+        collect("s", records, results)
+        return {path.name: path.read_bytes() for path in results.iterdir()}
+
+    good = collected(elsewhere=False)
+    assert collected(elsewhere=True) == good
+
+    def attempt(path: Path, content: bytes) -> None:
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        before = {p.name: p.read_bytes() for p in results.iterdir()}
+
+        def call() -> None:
+            try:
+                collected(elsewhere=path.parent == results)
+            except Exception:
+                assert {p.name: p.read_bytes() for p in results.iterdir()} == before, "half of the tables changed"
+                raise
+
+        net.attempt("collecting", f"{path.name}: {content[:100]}", call, names=path.name)
+        path.write_bytes(whole)
+        for name, kept in good.items():
+            (results / name).write_bytes(kept)
+
+    for path in sorted(path for folder in (runs[0], results) for path in folder.rglob("*") if path.is_file()):
+        net.draw(6, damaged(path.read_bytes()), lambda content, path=path: attempt(path, content))

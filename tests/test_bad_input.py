@@ -8,14 +8,15 @@ from conftest import REPOSITORY, random_model
 
 from gpt2lib import GPT2, AdamW, GPT2Config, adapters, cli
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach, from_peft, load, merge, save, to_peft
-from gpt2lib.data import load_task, pretraining
+from gpt2lib.data import Example, load_task, pretraining
 from gpt2lib.model.base import load_base, load_tokenizer
 from gpt2lib.model.generate import generate
-from gpt2lib.tasks import Encoder, method_named
+from gpt2lib.tasks import Encoder, method_named, paraphrase_prompt
 from gpt2lib.theory import accuracy
 from gpt2lib.training import TrainingSettings, fit
 from gpt2lib.training.optimizer import Muon
 
+RESULTS = str(REPOSITORY / "report" / "results")
 STUDY = str(REPOSITORY / "notebooks" / "studies" / "demo.toml")
 
 
@@ -33,6 +34,9 @@ STUDY = str(REPOSITORY / "notebooks" / "studies" / "demo.toml")
         (["study", "broken.toml"], "broken.toml"),
         (["study", STUDY, "--collect", "--runs", "nowhere"], "no run of demo is finished"),
         (["report", "--study", "nothing"], "run `gpt2lib study"),
+        (["report", "--study", "alpha", "--results", RESULTS], "alpha.csv: no column"),
+        (["report", "--study", "benchmarks", "--results", RESULTS], "benchmarks.csv: no column"),
+        (["report", "--study", "../results/mini", "--results", RESULTS], "a study must be a plain name"),
         (["data", "--source", "/nowhere"], "'/nowhere' is no folder"),
         (["data", "--source", "toy", "sstt"], "no task is called 'sstt'; possible: sst"),
         (["data", "--source", "toy", "glue/rte"], "there is no toy data for glue/rte"),
@@ -110,6 +114,10 @@ CASES = {
     "not for peft": (lambda model: to_peft(attach(model, KronA()), "x"), "peft's format holds a plain LoRA"),
     "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
     "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
+    "a cloze of one text": (
+        lambda model: paraphrase_prompt(Example("x1", "one text")),
+        "example x1 has one text, and the question is about two",
+    ),
     "no length": (lambda model: Encoder("sst", None, 0), "max_length must be an integer of at least 2, not 0"),
     "a negative length": (lambda model: Encoder("sonnets", None, -5), "max_length must be an integer of at least 2"),
     "nothing to score": (

@@ -80,6 +80,33 @@ def test_a_changed_number_changes_figure_and_pdf(built, copy):
     assert "theory.svg" not in changed  # what did not change stays as it was
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda runs, results: runs.assign(part="glue"), "mini.csv: no run is in the part main"),
+        (lambda runs, results: runs.assign(counts=False), "mini.csv: no run is in the part main"),
+        (lambda runs, results: (results / "mini-history.csv").unlink(), "there is no .*mini-history.csv"),
+        (lambda runs, results: (results / "mini-history.csv").write_text(""), "mini-history.csv: damaged"),
+        (lambda runs, results: (results / "mini-examples.parquet").write_text("x"), "mini-examples.parquet: damaged"),
+    ],
+)
+def test_a_study_that_cannot_be_reported_on_is_one_clear_error(copy, change, message):
+    results = copy / "report" / "results"
+    changed = change(pd.read_csv(results / "mini.csv"), results)
+    if isinstance(changed, pd.DataFrame):
+        changed.to_csv(results / "mini.csv", index=False)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        build(copy)
+
+
+@pytest.mark.parametrize("sonnets", ["{}", "one"])
+def test_a_study_without_sonnets_or_with_one_is_reported_on(copy, sonnets):
+    path = copy / "report" / "results" / "mini-sonnets.json"
+    content = json.loads(path.read_text())
+    path.write_text("{}" if sonnets == "{}" else json.dumps(dict(list(content.items())[:1])))
+    build(copy)
+
+
 def test_missing_tables_and_columns_are_one_clear_error(copy):
     results = copy / "report" / "results"
     with pytest.raises(FileNotFoundError, match=r"there is no .*nothing\.csv; run"):

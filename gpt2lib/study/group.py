@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt2lib.common.checks import check_name, shown
 from gpt2lib.study.notebook import checked, notebook_parameters
-from gpt2lib.study.tables import TRIALS
+from gpt2lib.study.rows import TRIALS
 
 KEYS = {  # of a group, and what each must be
     "notebook": str,

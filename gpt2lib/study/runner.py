@@ -16,13 +16,13 @@ from filelock import FileLock, Timeout
 
 from gpt2lib.common.checks import one_line
 from gpt2lib.common.whole import read_json, write_json, write_text
-from gpt2lib.study import tables
+from gpt2lib.study import rows, tables
 from gpt2lib.study.board import Board
 from gpt2lib.study.engines import alive
 from gpt2lib.study.group import Run
 from gpt2lib.study.notebook import default_values
 from gpt2lib.study.plan import plan, rehearsal
-from gpt2lib.study.tables import TRIALS, Record
+from gpt2lib.study.rows import TRIALS, Record
 
 LEFTOVERS = (
     "checkpoint.pt",
@@ -46,7 +46,7 @@ class Study:
         self.runs = rehearsal(plan(path)) if rehearse else plan(path)
         self.by_name = {run.name: run for run in self.runs}
         self.folder = Path(folder) / self.name
-        self.collected = tables.read_table(Path(collected) / f"{self.name}.csv", self.name) if collected else {}
+        self.collected = rows.read_table(Path(collected) / f"{self.name}.csv", self.name) if collected else {}
         self.look()
 
     def look(self) -> None:
@@ -55,7 +55,7 @@ class Study:
         self.damaged: dict[str, str] = {}
         for run in self.runs:
             try:
-                if (record := tables.read_run(self.folder / run.name)) is not None:
+                if (record := rows.read_run(self.folder / run.name)) is not None:
                     self.here[run.name] = record
                 elif (self.folder / run.name).exists():
                     self.damaged[run.name] = f"{self.folder / run.name} exists but holds no result.json; move it away"
@@ -88,7 +88,7 @@ class Study:
         if not run.trials:
             return run.parameters
         tried = [(value, self.record(name)) for name, value in run.trials.items()]
-        if any(record is None for _, record in tried) or (value := tables.best_value(tried)) is None:
+        if any(record is None for _, record in tried) or (value := rows.best_value(tried)) is None:
             return None
         return run.parameters | {run.tuned: value}
 
@@ -223,7 +223,7 @@ class Study:
         try:
             result = read_json(result_path)
             write_json(result_path, about | result | {"tuned": run.tuned, "parameters": parameters})
-            record = tables.read_run(work)
+            record = rows.read_run(work)
         except (ValueError, TypeError) as error:
             return f"the notebook's result.json is no record: {one_line(error)}"
         if run.name in self.here:  # with other parameters
@@ -242,7 +242,7 @@ class Study:
         """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the
         path of the main one."""
         folder = Path(folder)
-        self.collected = tables.read_table(folder / f"{self.name}.csv", self.name, force)
+        self.collected = rows.read_table(folder / f"{self.name}.csv", self.name, force)
         self.look()
         records = [self.record(run) for run in self.runs]
         missing = [

@@ -10,7 +10,9 @@ def plain_prompt(example: Example) -> str:
 
 
 def paraphrase_prompt(example: Example) -> str:
-    """A cloze: the next token is to be "yes" or "no"."""
+    """A cloze: the next token is to be "yes" or "no". Raises ValueError for an example of one text."""
+    if example.pair is None:
+        raise ValueError(f"example {example.id} has one text, and the question is about two, as in quora")
     return (
         f"First question: {example.text}\nSecond question: {example.pair}\n"
         "Do the two questions ask the same thing? Answer yes or no:\n"
