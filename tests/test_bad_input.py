@@ -11,7 +11,7 @@ from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach,
 from gpt2lib.data import Example, load_task, pretraining
 from gpt2lib.model.base import load_base, load_tokenizer
 from gpt2lib.model.generate import generate
-from gpt2lib.tasks import Encoder, method_named, paraphrase_prompt
+from gpt2lib.tasks import METHODS, Encoder, method_named, paraphrase_prompt
 from gpt2lib.theory import accuracy
 from gpt2lib.training import TrainingSettings, fit
 from gpt2lib.training.optimizer import Muon
@@ -114,6 +114,11 @@ CASES = {
     "not for peft": (lambda model: to_peft(attach(model, KronA()), "x"), "peft's format holds a plain LoRA"),
     "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
     "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
+    "budget": (lambda model: method_named("lora", model.config, -5), "budget must be an integer of at least 0, not -5"),
+    "a list of the wrong kind": (
+        lambda model: LoRA(targets=[1]),
+        r"targets must be a tuple \(a text, ...\), not \[1\]",
+    ),
     "a cloze of one text": (
         lambda model: paraphrase_prompt(Example("x1", "one text")),
         "example x1 has one text, and the question is about two",
@@ -152,3 +157,21 @@ def test_the_library_says_what_is_wrong_in_one_line(case, model, tmp_path, monke
     assert "\n" not in str(raised.value)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if name in before)
     assert not list(tmp_path.iterdir())  # nothing was written
+
+
+def test_a_vocabulary_larger_than_the_models_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    load_tokenizer("gpt2-mini").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="its tokenizer has 8192 tokens, its model only 61"):
+        load_base(tmp_path)
+
+
+def test_several_tasks_may_be_trained_by_any_method(tmp_path):
+    from gpt2lib.tasks.multitask import prepare_tasks
+
+    datas = [load_task(task, "toy-few", quiet=True) for task in ("sst", "cfimdb")]
+    tokenizer = load_tokenizer("gpt2-mini")
+    for name in METHODS:
+        body = random_model(vocab_size=len(tokenizer))
+        prepared = prepare_tasks(datas, body, tokenizer, method_named(name))
+        assert any(p.requires_grad for p in prepared.parameters()), name

@@ -39,8 +39,7 @@ def _type_shown(kind) -> str:
     if isinstance(kind, UnionType):
         return " or ".join(_type_shown(one) for one in get_args(kind))
     if get_origin(kind) is tuple:
-        parts = [_type_shown(part) for part in get_args(kind) if part is not ...]
-        return f"a tuple, {' and '.join(parts)}"
+        return f"a tuple ({', '.join('...' if part is ... else _type_shown(part) for part in get_args(kind))})"
     return KINDS[kind]
 
 

@@ -5,7 +5,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from gpt2lib.common.checks import one_line, shown
+from gpt2lib.common.checks import check_count, one_line, shown
 from gpt2lib.tasks.parameters import method_of
 from gpt2lib.tasks.task import TASKS
 
@@ -69,7 +69,8 @@ def _check_names(given: dict, where: str) -> None:
     """Refuses a task or a method that there is none of, before a run of hours finds that out."""
     try:
         if "method" in given:
-            method_of(given | {"budget": 0})
+            check_count("budget", given.get("budget", 0), at_least=0)
+            method_of(given | {"budget": 0})  # whose size only a model's shape can tell
         for task in [given["task"]] if "task" in given else given.get("tasks", []):
             if task not in TASKS:
                 raise ValueError(f"no task is called {shown(task)}; possible: {', '.join(TASKS)}")

@@ -76,10 +76,10 @@ def _check_together(runs: list[Run], path: Path) -> None:
 
 
 def rehearsal(runs: list[Run]) -> list[Run]:
-    """Each different combination of notebook, method and base model once, for two updates on a handful of toy data and
-    random weights: what would fail after hours on a cluster fails here in minutes. GLUE, which has no toy data, is left
-    out, and so is a notebook that cannot be cut short, or a run that reads another one's files. Raises ValueError if
-    none is left.
+    """Each different combination of notebook, method and base model once, and a notebook's trials, for two updates on a
+    handful of toy data and random weights: what would fail after hours on a cluster fails here in minutes. GLUE, which
+    has no toy data, is left out, and so is a notebook that cannot be cut short, or a run that reads another one's
+    files. Raises ValueError if none is left.
     """
     short = {"source": "toy-few", "epochs": 1, "max_steps": 2, "batch_size": 4, "precision": "float32"}
     short |= {"draws": 1, "max_new_tokens": 16}
@@ -87,14 +87,13 @@ def rehearsal(runs: list[Run]) -> list[Run]:
     for run in runs:
         known = default_values(run.notebook)
         given = known | run.parameters
-        key = (run.notebook, given.get("method"), given.get("base_model"), given.get("select"), given.get("trial"))
+        kind = "trial" if given.get("trial") else given.get("method")  # a notebook's trials differ in nothing but that
+        key = (run.notebook, kind, "" if kind == "trial" else given.get("base_model"))
         if not {"max_steps", "task", "base_model"} <= set(known) or given["task"] not in TASKS or run.reads:
             continue
         parameters = run.parameters | {k: v for k, v in short.items() if k in known}
         parameters |= {"base_model": f"untrained:{given['base_model'].removeprefix('untrained:')}", "examples": 0}
-        name = "trial-" * bool(key[4]) + plain_name(
-            "-".join(str(part) for part in (given["task"], *key[1:4]) if part is not None)
-        )
+        name = plain_name("-".join(str(part) for part in (run.notebook.stem, *key[1:]) if part))
         chosen.setdefault(key, Run(name, run.notebook, {k: v for k, v in parameters.items() if k in known}))
     if not chosen:
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, KronAB, LoRA, of_size
 from gpt2lib.adapters.base import blocks_in
-from gpt2lib.common.checks import check_layers
+from gpt2lib.common.checks import check_count, check_layers
 from gpt2lib.model.config import Config
 from gpt2lib.model.decoder import Decoder
 
@@ -120,6 +120,7 @@ def method_named(
     if wrong := set(common or {}) - set(COMMON):
         raise ValueError(f"common settings are {', '.join(COMMON)}, not {', '.join(sorted(wrong))}")
     method.check(own)
+    check_count("budget", size, at_least=0)
     settings = {key: value for key, value in (common or {}).items() if key in method.settings} | own
     settings = {key: (tuple(value) or None) if isinstance(value, list) else value for key, value in settings.items()}
     spec = method.build(**settings, **method.preset)
