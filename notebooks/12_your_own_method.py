@@ -47,6 +47,7 @@ from gpt2lib.training import TrainingSettings
 
 check = Verdicts()
 
+
 # %% [markdown]
 # ## DoRA in twenty lines
 #
@@ -144,8 +145,9 @@ class DoRALinear(LoRALinear):
         return (self.base.weight.double() + self.delta_weight()).norm(dim=1).to(self.A.dtype).detach()
 
     def forward(self, x):
-        y = F.linear(x, self.base.weight) + self.delta(x)
-        return self.m / self.lengths() * y + self.base.bias
+        y = F.linear(x, self.base.weight)
+        bias = 0 if self.base.bias is None else self.base.bias  # Llama's layers have none
+        return (self.m / self.lengths() * (y + self.delta(x))).to(y.dtype) + bias
 
     @torch.no_grad()
     def merged(self):
@@ -199,6 +201,7 @@ guess.was(
     f"DoRA's accuracy less LoRA's is {one - other:+.3f}, with a standard error of {error:.3f} from {len(data.dev)} dev "
     "examples if the two erred independently, and one seed.",
 )
+
 
 # %% [markdown]
 # ## What we saw, and what it does not show
