@@ -155,7 +155,7 @@ with torch.no_grad():
     two = model.logits(batch)  # [8, 2]
     hidden = body(batch.input_ids)[torch.arange(len(two)), batch.lengths - 1]  # [8, d]
     whole = body.logits(hidden)[:, answer_ids(tokenizer)]  # [8, 2] out of [8, V]
-check.close("the cloze logits are rows of the output layer", two, whole, 1e-4, "heads.ClozeHead")
+check.close("the cloze logits are rows of the output layer", two, whole, 1e-4, "objectives.ClozeHead")
 
 # %% [markdown]
 # ## Training

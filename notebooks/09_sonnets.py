@@ -118,7 +118,7 @@ check("every real token but the first of a row has one loss", len(losses) == int
 with torch.no_grad():
     apart = torch.stack([model(Batch.of([example])) for example in train[:4]])
 together = torch.zeros(4).index_add(0, rows, losses)
-check.close("a sonnet's loss does not depend on its batch", together, apart, 1e-2, "heads.LanguageModel.losses")
+check.close("a sonnet's loss does not depend on its batch", together, apart, 1e-2, "objectives.LanguageModel.losses")
 
 # %% [markdown]
 # ## Training

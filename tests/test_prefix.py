@@ -188,6 +188,15 @@ def test_states_of_one_model_text_or_precision_are_never_taken_for_another():
     assert not np.array_equal(states(again, rows), first)
 
 
+def test_models_that_differ_above_share_them(cache):
+    rows = examples(4)
+    for depth in (4, 3):
+        model = body(LoRA(layers=(2, depth)))
+        model.cut(depth)
+        with_prefix(LanguageModel(model), rows)
+    assert len(list(cache.glob("*.npy"))) == 1
+
+
 def test_where_they_do_not_fit_the_blocks_run_in_every_step(monkeypatch, capsys, cache):
     make = objectives(ADAPTERS[0])["classifier"]
     without, _ = trained(make, monkeypatch, 0)

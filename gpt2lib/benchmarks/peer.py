@@ -8,8 +8,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gpt2lib.adapters import LoRA
 from gpt2lib.benchmarks.work import CLASSES, Work
+from gpt2lib.common.machine import autocast
 from gpt2lib.data.batches import Encoded
-from gpt2lib.training.evaluate import autocast
 
 # peft's names of query, key and value; of GPT-2 its default, the fused c_attn
 QUERY_KEY_VALUE = {"gpt2": ["c_attn"], "llama": ["q_proj", "k_proj", "v_proj"]}

@@ -13,13 +13,12 @@ import torch
 from gpt2lib.adapters import LoRA, Spec, attach
 from gpt2lib.benchmarks.peer import Peer, their_steps
 from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, row
-from gpt2lib.common.machine import matmul_peak, wait
+from gpt2lib.common.machine import autocast, matmul_peak, wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
 from gpt2lib.model.base import load_model
 from gpt2lib.tasks.method import Full, Trainable
 from gpt2lib.training import Trainer, TrainingSettings, fit
-from gpt2lib.training.evaluate import autocast
 from gpt2lib.training.objectives import Classifier, LinearHead
 from gpt2lib.training.optimizer import AdamW
 

@@ -79,6 +79,11 @@ def processes():
     return PartialState(cpu=several and not torch.cuda.is_available())
 
 
+def autocast(device, precision: str):
+    """Matrix products in bf16, for precision "bf16"; nothing at all for "float32"."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
 def wait() -> None:
     """Until the GPU, if there is one, has done what it was asked to."""
     if torch.cuda.is_available():

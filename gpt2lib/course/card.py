@@ -4,7 +4,10 @@ from gpt2lib.model.config import GPT2Config
 from gpt2lib.training.checkpoint import Progress
 from gpt2lib.training.settings import TrainingSettings
 
-START = {"counts": "factored counts of neighbouring tokens (`pretrain.count_embeddings`)", "random": "random numbers"}
+START = {
+    "counts": "factored counts of neighbouring tokens (`data.pretraining.count_embeddings`)",
+    "random": "random numbers",
+}
 
 
 def model_card(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from gpt2lib.training.objectives import trained_parameters
 from gpt2lib.training.optimizer import AdamW
 
 
@@ -25,7 +26,7 @@ def losses_of(model: nn.Module, loss: Callable, batches: Iterable[Tensor], lr: f
 
 def gradient_norms(model: nn.Module, value: Tensor) -> dict[str, float]:
     """The norm of each parameter's gradient of a loss, by name; 0 where none arrives."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = trained_parameters(model)
     gradients = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
     return {name: 0.0 if g is None else g.norm().item() for name, g in zip(trained, gradients, strict=True)}
 

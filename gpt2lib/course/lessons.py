@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
+from gpt2lib.common.machine import autocast
 from gpt2lib.course.verdicts import Verdicts
 from gpt2lib.data.load import TaskData
 from gpt2lib.model.base import load_base
@@ -17,12 +18,8 @@ from gpt2lib.training import TrainingSettings, evaluate, fit, trained_parameters
 from gpt2lib.training.optimizer import AdamW
 
 
-def check_properties(spec: Spec, base_model: str, check: Verdicts | None = None, seed: int = 0) -> None:
-    """Attach, train for 20 steps on random tokens, and check each property that an adapter must have.
-
-    check: what collects them; None prints them.
-    """
-    check = check or Verdicts(echo=True)
+def check_properties(spec: Spec, base_model: str, check: Verdicts, seed: int = 0) -> None:
+    """Attach, train for 20 steps on random tokens, and check each property that an adapter must have."""
     body, _ = load_base(base_model)
     torch.manual_seed(seed)
     ids = torch.randint(0, body.config.vocab_size, (3, 24))
@@ -67,7 +64,7 @@ def check_properties(spec: Spec, base_model: str, check: Verdicts | None = None,
         gradients.append(torch.cat([p.grad.flatten() for p in adapter_parameters(body).values()]))
     close = (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
     check("gradient checkpointing gives the same gradients", bool(close), (gradients[0] - gradients[1]).abs().max())
-    with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+    with autocast(ids.device, "bf16"):
         rounded = run(body)
     error = ((rounded.float() - trained).abs().mean() / trained.abs().mean()).item()
     check("in bf16 the outputs are the same within 5 %", error < 0.05, error)

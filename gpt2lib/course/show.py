@@ -1,21 +1,6 @@
-"""What notebooks share to show and to check."""
+"""What notebooks share to show."""
 
 import pandas as pd
-
-from gpt2lib.course.verdicts import Verdicts
-
-_printed = Verdicts(echo=True)
-check, check_close = _printed, _printed.close
-
-
-def exercise(number: int, answer, right, hint: str) -> None:
-    """Say whether a reader's answer is right. right: the answer itself, or a function of it that says so."""
-    if answer is None:
-        print(f"exercise {number}: waits for your answer")
-    elif right(answer) if callable(right) else answer == right:
-        print(f"exercise {number}: right")
-    else:
-        print(f"exercise {number}: {answer!r} is not it. {hint}")
 
 
 def count_table(model) -> pd.DataFrame:

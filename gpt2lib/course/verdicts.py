@@ -5,13 +5,10 @@ from IPython.display import Markdown
 
 
 class Verdicts:
-    """Collects claims that were checked. `check = Verdicts()`, then `check(claim, passed)`, at the end `check.table()`.
+    """Collects claims that were checked: `check = Verdicts()`, then `check(claim, passed)`, last `check.table()`."""
 
-    echo: print each claim as it is checked, for a notebook that ends without the table.
-    """
-
-    def __init__(self, echo: bool = False):
-        self.echo, self.claims = echo, []
+    def __init__(self):
+        self.claims: list[str] = []
 
     def __call__(self, claim: str, passed: bool, seen: object = "", look: str = "") -> None:
         """Note that a claim holds, in words that are the same on every machine; raise AssertionError with what was seen
@@ -19,8 +16,6 @@ class Verdicts:
         if not passed:
             raise AssertionError(f"does not hold: {claim}; seen: {seen}" + (f"; look at {look}" if look else ""))
         self.claims.append(claim)
-        if self.echo:
-            print(f"holds: {claim}")
 
     def close(self, claim: str, seen: torch.Tensor, expected: torch.Tensor, tolerance: float, look: str = "") -> None:
         """Check that the largest absolute difference of two tensors is at most `tolerance`."""

@@ -1,6 +1,6 @@
 """Pretraining a small GPT-2 of one's own: a byte-level BPE tokenizer, packed sequences, held-out slices.
 
-The training itself is `training.fit` on a `heads.LanguageModel`; notebook 03_pretraining walks through it.
+The training itself is `training.fit` on a `objectives.LanguageModel`; notebook 03_pretraining walks through it.
 """
 
 import lzma

@@ -16,7 +16,7 @@ from gpt2lib.training.objectives import Classifier, LanguageModel
 
 
 class MultiTask(nn.Module):
-    """Heads for several tasks on one body, under the protocol of `heads`; an example's `task` says which one it is for.
+    """Heads for several tasks on one body, an `Objective`; an example's `task` says which one it is for.
 
     Every example counts the same: a class's cross-entropy, or a text's mean per token. The metric that early stopping
     follows is the mean of the tasks' dev losses.

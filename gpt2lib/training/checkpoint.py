@@ -11,7 +11,7 @@ import torch
 from gpt2lib.common.digest import digest_of
 from gpt2lib.common.whole import write_json, write_whole
 from gpt2lib.data.batches import Encoded
-from gpt2lib.training.objectives import Objective
+from gpt2lib.training.objectives import Objective, trained_parameters
 from gpt2lib.training.settings import TrainingSettings
 
 
@@ -86,7 +86,7 @@ def identity_of(
     model: Objective, train: list[Encoded], dev: list[Encoded], settings: TrainingSettings
 ) -> dict[str, str]:
     """What makes a run this one. Weights that start at random (an adapter's, a head's) follow from the seed."""
-    body, trained = model.body, {name: p for name, p in model.named_parameters() if p.requires_grad}
+    body, trained = model.body, trained_parameters(model)
     given = ((name, p) for name, p in body.named_parameters() if not p.requires_grad or body.adapter is None)
     return {
         "settings": json.dumps(asdict(settings), sort_keys=True),

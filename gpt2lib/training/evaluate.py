@@ -3,20 +3,24 @@
 import torch
 from tqdm.auto import tqdm
 
-from gpt2lib.common.machine import processes
+from gpt2lib.common.machine import autocast, processes
 from gpt2lib.data.batches import Batch, Encoded, sorted_batches
 from gpt2lib.training.objectives import Objective
 from gpt2lib.training.prefix import with_prefix
 
 
 def evaluate(
-    model: Objective, examples: list[Encoded], batch_size: int = 16, precision: str = "float32"
+    model: Objective,
+    examples: list[Encoded],
+    batch_size: int = 16,
+    precision: str = "float32",
+    keep: bool = True,
 ) -> tuple[dict[str, float], list]:
-    """Metrics of `model` on labelled examples, and its prediction for each of them in their order.
+    """Metrics of `model` on labelled examples, and its prediction for each of them in their order; keep: see `predict`.
 
     Under `accelerate launch` every process measures its share, and all return the whole.
     """
-    predictions = predict(model, examples, batch_size, precision)
+    predictions = predict(model, examples, batch_size, precision, keep)
     return model.metrics(predictions, examples), predictions
 
 
@@ -48,7 +52,3 @@ def predict(
             made = model.predict(Batch.of([examples[i] for i in indices], device))
         outputs += zip(indices, made, strict=True)
     return [prediction for _, prediction in sorted(gather_object(outputs), key=lambda output: output[0])]
-
-
-def autocast(device, precision: str):
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")

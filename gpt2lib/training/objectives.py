@@ -39,6 +39,11 @@ class Objective(Protocol):
         """All metrics, "loss" among them."""
 
 
+def trained_parameters(model) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 class ClozeHead(nn.Module):
     """The logits of given words as the next token: n_embd -> len(token_ids). Without `trained` it is GPT-2's own output
     layer and has no parameter; with it, the words' rows are copied and trained: n_embd * len(token_ids)."""

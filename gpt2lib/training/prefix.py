@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gpt2lib.common.digest import digest_kept, digest_of
-from gpt2lib.common.machine import cache_folder
+from gpt2lib.common.machine import autocast, cache_folder
 from gpt2lib.common.whole import write_whole
 from gpt2lib.data.batches import Batch, Encoded, sorted_batches
 
@@ -67,19 +67,13 @@ def with_prefix(model, examples: Sequence[Encoded], precision: str = "float32", 
             if reason := _no_room(path.parent, dtype.itemsize * shape[0] * shape[1]):
                 tqdm.write(f"{reason}: the {first} frozen blocks run in every step", file=sys.stderr)
                 return list(examples)
+
+            def fill(partial: Path) -> None:
+                file = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+                _compute(file, model, examples, first, one, precision, quiet)
+
             try:
-                write_whole(
-                    path,
-                    lambda partial: _compute(
-                        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape),
-                        model,
-                        examples,
-                        first,
-                        one,
-                        precision,
-                        quiet,
-                    ),
-                )
+                write_whole(path, fill)
             except OSError as error:
                 tqdm.write(f"{path}: {error.strerror}: the {first} frozen blocks run in every step", file=sys.stderr)
                 return list(examples)
@@ -114,7 +108,8 @@ def body_digest(body, first: int) -> str:
 def _key(body, first: int, one: bool, examples: Sequence[Encoded], precision: str) -> str:
     lengths = torch.tensor([len(e.ids) for e in examples])
     ids = torch.from_numpy(np.fromiter((token for e in examples for token in e.ids), dtype=np.int64))
-    kind = f"{FORMAT}/{type(body).__name__}/{body.config}/{first}/{one}/{precision}/{body_digest(body, first)}"
+    shape = replace(body.config, n_layer=first)  # how many blocks stand above changes nothing
+    kind = f"{FORMAT}/{type(body).__name__}/{shape}/{one}/{precision}/{body_digest(body, first)}"
     return digest_of([(kind, lengths), ("ids", ids)])
 
 
@@ -148,32 +143,26 @@ def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
 
+@torch.no_grad()
 def _compute(states: np.memmap, model, examples, first: int, one: bool, precision: str, quiet: bool) -> None:
     """Fill a file with the states of all examples, one after the other."""
-    ends = np.cumsum([1 if one else len(e.ids) for e in examples])
+    body, device = model.body, model.body.wte.weight.device
+    rows = [1 if one else len(e.ids) for e in examples]
+    starts = np.cumsum(rows) - rows
+    batches = sorted_batches([len(e.ids) for e in examples], batch_size=16)
+    bar = tqdm(batches, desc=f"{first} frozen blocks, once", unit="batch", leave=False, delay=2, disable=quiet)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        for indices, rows in _in_batches(model, examples, first, one, precision, quiet):
-            for i, row in zip(indices, rows, strict=True):
-                states[ends[i] - len(row) : ends[i]] = row
+        for indices in bar:
+            batch = Batch.of([replace(examples[i], hidden=None, first=0) for i in indices], device)
+            with autocast(device, precision):
+                read = batch.lengths - 1 if one else None
+                hidden: Tensor = body(batch.input_ids, read=read, end=first)  # [batch, seq or 1, n_embd]
+            hidden = hidden.to("cpu", torch.promote_types(hidden.dtype, torch.float32))  # numpy has no bf16
+            for i, of_one in zip(indices, hidden.numpy(), strict=True):
+                states[starts[i] : starts[i] + rows[i]] = of_one[: rows[i]]
     finally:
         for module, mode in modes:
             module.training = mode
     states.flush()
-
-
-@torch.no_grad()
-def _in_batches(model, examples, first, one, precision, quiet) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    body, device = model.body, model.body.wte.weight.device
-    batches = sorted_batches([len(e.ids) for e in examples], batch_size=16)
-    for indices in tqdm(
-        batches, desc=f"{first} frozen blocks, once", unit="batch", leave=False, delay=2, disable=quiet
-    ):
-        batch = Batch.of([replace(examples[i], hidden=None, first=0) for i in indices], device)
-        read = batch.lengths - 1 if one else None
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            hidden: Tensor = body(batch.input_ids, read=read, end=first)  # [batch, seq or 1, n_embd]
-        hidden = hidden.to("cpu", torch.promote_types(hidden.dtype, torch.float32))  # numpy has no bf16
-        lengths = [1] * len(indices) if one else batch.lengths.tolist()
-        yield indices, [row[:n].numpy() for row, n in zip(hidden, lengths, strict=True)]

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from gpt2lib.common.machine import peak_memory_mb, processes
+from gpt2lib.common.machine import autocast, peak_memory_mb, processes
 from gpt2lib.data.batches import Batch, Encoded, bucketed_batches
 from gpt2lib.training.checkpoint import Checkpoint, Progress, identity_of
-from gpt2lib.training.evaluate import autocast, evaluate
+from gpt2lib.training.evaluate import evaluate
 from gpt2lib.training.hooks import Hook
-from gpt2lib.training.objectives import Objective
+from gpt2lib.training.objectives import Objective, trained_parameters
 from gpt2lib.training.optimizer import AdamW, Muon
 from gpt2lib.training.prefix import below, frozen_blocks, with_prefix
 from gpt2lib.training.settings import TrainingSettings
@@ -46,11 +46,6 @@ def fit(
     loss that is not finite ends the run with FloatingPointError.
     """
     return Trainer(model, train, dev, settings, folder, hooks, quiet).run(checkpoint_seconds)
-
-
-def trained_parameters(model) -> dict[str, torch.nn.Parameter]:
-    """The parameters that require a gradient, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 class Trainer:
@@ -214,7 +209,8 @@ class Trainer:
         """
         began = time.monotonic()
         model, progress, settings = self.model, self.progress, self.settings
-        metrics, _ = evaluate(model, self.dev, settings.batch_size, settings.precision)
+        # without `keep`: what is frozen was kept when the run began, or did not fit then
+        metrics, _ = evaluate(model, self.dev, settings.batch_size, settings.precision, keep=False)
         progress.seconds_evaluating += time.monotonic() - began
         row = {
             "step": progress.step,
