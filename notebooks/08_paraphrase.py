@@ -191,7 +191,7 @@ ahead.was(
 figures.confusion([e.label for e in data.dev], classes, data.class_names)
 
 # %%
-kept = metrics if seen is data else evaluate(model, chooses)[0]
+kept, _ = evaluate(model, chooses, how.batch_size, how.precision)  # as training measured it
 check(
     "the weights that were best while training were kept",
     abs(kept["accuracy"] - max(row["accuracy"] for row in progress.history)) < 1e-9,

@@ -134,7 +134,7 @@ print(f"perplexity of the true continuation: {before['perplexity']:.1f} before, 
 figures.learning_curve(progress.history, "perplexity", {"before training": before["perplexity"]})
 
 # %%
-kept = metrics if seen is data else evaluate(model, chooses)[0]
+kept, _ = evaluate(model, chooses, how.batch_size, how.precision)  # as training measured it
 check(
     "the weights that were best while training were kept",
     abs(kept["perplexity"] - min(row["perplexity"] for row in progress.history)) < 1e-3 * kept["perplexity"],
