@@ -132,6 +132,85 @@ def score(predictions, labels, write):
     click.echo(score(predictions, labels, write).to_string(index=False, float_format="{:.4f}".format))
 
 
+ADAPTER = [
+    click.option("--adapter", help="The folder adapter/ of a run [default: the LoRA that comes with gpt2lib]."),
+    click.option("--base", help="The base that it belongs to: a name or a folder [default: as the adapter says]."),
+]
+
+
+def with_adapter(command):
+    for option in reversed(ADAPTER):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("task")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--file", help="Read texts from this file, or - for standard input: one a line, a pair's with a tab.")
+@click.option("--output", default="-", help="With --file: where the tab-separated table goes [default: printed].")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Texts at a time.")
+@with_adapter
+def predict(task, texts, file, output, batch_size, adapter, base):
+    """Classes of texts, with their probabilities, from a model that was adapted to TASK.
+
+    \b
+    gpt2lib predict sst "a gorgeous, witty, seductive movie"
+    gpt2lib predict quora "How do I learn to cook?" "What is a good way to learn cooking?"
+    gpt2lib predict sst --file reviews.txt --output classes.tsv
+    """
+    from gpt2lib.tasks import TASKS, load_adapted
+    from gpt2lib.tasks.adapted import texts_in
+
+    if bool(texts) == bool(file):
+        raise click.UsageError("give either TEXT or --file (- for standard input)")
+    pairs = getattr(TASKS.get(task), "pairs", False)
+    if file:
+        with click.open_file(file, encoding="utf-8-sig") as stream:
+            try:
+                texts = texts_in(stream.read(), "standard input" if file == "-" else file, pairs)
+            except UnicodeDecodeError:
+                raise ValueError(f"{file} is not UTF-8; save it so") from None
+    elif pairs:
+        texts = [tuple(texts)]
+    adapted = load_adapted(task, adapter, base)
+    table = adapted.predict(texts, batch_size, progress=f"{len(texts)} texts")
+    for number in table.index[table.pop("cut")]:
+        last = f"only its last {adapted.max_length} tokens are read, as in training"
+        click.echo(f"text {number + 1}: {last}", err=True)
+    if file:
+        for i, column in enumerate(zip(*texts, strict=True) if pairs else [texts]):
+            table.insert(i, f"text{i + 1}" if pairs else "text", column)
+        with click.open_file(output, "w", encoding="utf-8") as stream:
+            table.to_csv(stream, sep="\t", index=False, float_format="%.4f", lineterminator="\n")
+        return
+    for text, (_, row) in zip(texts, table.iterrows(), strict=True):
+        click.echo(text if isinstance(text, str) else "\n".join(text))
+        for name in adapted.classes:
+            click.echo(f"{'>' if name == row['prediction'] else ' ':>3} {name:15} {100 * row[name]:5.1f} %")
+
+
+@cli.command()
+@click.argument("lines", nargs=-1, required=True, metavar="LINE...")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another one, another sonnet.")
+@click.option("--temperature", type=click.FloatRange(0), default=0.9, show_default=True, help="0: the likeliest words.")
+@click.option(
+    "--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.9, show_default=True, help="The nucleus."
+)
+@with_adapter
+def write(lines, seed, temperature, top_p, adapter, base):
+    """Finish a sonnet from its first lines (three, as in training), and show it as it is written.
+
+    LINES may be several arguments, or one with ends of lines or " / " between them.
+    """
+    from gpt2lib.tasks import load_adapted
+
+    given = "\n".join(lines).replace(" / ", "\n")
+    adapted = load_adapted("sonnets", adapter, base)
+    adapted.write(given, seed, temperature, top_p, lambda piece: click.echo(piece, nl=False))
+    click.echo()
+
+
 def main() -> None:
     """What is wrong with the input is one line on stderr and exit code 2; a fault of ours is exit code 1."""
     # ended politely by a scheduler, or by a shell that made us ignore Ctrl-C: stop the notebooks that are running, too

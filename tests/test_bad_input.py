@@ -101,7 +101,7 @@ CASES = {
     "no targets": (lambda model: LoRA(targets=()), "targets="),
     "shape": (lambda model: attach(model, KronA(shape=(5, 5))), "does not divide a layer of shape"),
     "shape and budget": (lambda model: KronA(shape=(4, 4), budget=9), "not both"),
-    "share": (lambda model: AlphaLoRA(share=1.0), "need lr_alpha > 0 and 0 < share < 1"),
+    "share": (lambda model: AlphaLoRA(share=1.0), "need lr_alpha >= 0 and 0 <= share < 1"),
     "heads": (lambda model: GraphLoRA(graph_rank=8, heads=3), "heads=3 does not divide graph_rank=8"),
     "threshold": (lambda model: GraphLoRA(top_k=None, threshold=2.0), r"a cosine, in \[-1, 1\]"),
     "spline rank": (lambda model: attach(model, KANLoRA(kan_rank=33)), "kan_rank=33 is above the width"),

@@ -349,6 +349,21 @@ def test_alpha_learns_every_t_steps_from_examples_of_its_own():
     assert len(hook.examples) == 15 and not ids[0] & ids[1]
 
 
+def test_the_controls_of_alpha_lora():
+    """lr_alpha=0 trains exactly what LoRA does on the examples that are kept; share=0 holds none of them out."""
+    spec, every = AlphaLoRA(every=2, share=0.25, lr_alpha=0.0), AlphaLoRA(share=0.0)
+    kept, _ = spec.hooks(classifier(spec).body, examples(40), seed=0)
+    trained = []
+    for method, train in ((spec, examples(40)), (LoRA(), kept)):
+        model = classifier(method, dropout=0.0)
+        fit(model, train, examples(8, 1), TrainingSettings(epochs=1, batch_size=8), quiet=True)
+        trained.append({name: p for name, p in model.named_parameters() if p.requires_grad and "alpha" not in name})
+    assert len(kept) == 30 and trained[0].keys() == trained[1].keys()
+    assert all(torch.equal(p, trained[1][name]) for name, p in trained[0].items())
+    train, (hook,) = every.hooks(classifier(every).body, examples(40), seed=0)
+    assert len(train) == len(hook.examples) == 40
+
+
 def test_the_grid_of_a_spline_layer_is_fitted_in_training():
     model = classifier(KANLoRA(refresh=4))
     fit(model, examples(60), examples(8, 1), TrainingSettings(epochs=1, batch_size=8), quiet=True)

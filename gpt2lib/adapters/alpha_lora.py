@@ -20,7 +20,8 @@ class AlphaLoRA(LowRank, method="alpha-lora"):
     Trained: LoRA's parameters and d_out per layer. In `training.fit` LoRA's are trained as always, and row_alpha by an
     Adam of its own with learning rate lr_alpha, once in `every` steps, on `batch_alpha` examples from a part of the
     training set that is held out for it (`share`). The defaults are the authors'. An `initial` other than 1 rescales
-    the base from the start.
+    the base from the start. Two controls: share=0 trains both on all examples, and lr_alpha=0 leaves row_alpha as it
+    is, which is LoRA on the examples that alpha-LoRA would train it on.
     """
 
     initial: float = 1.0
@@ -34,20 +35,22 @@ class AlphaLoRA(LowRank, method="alpha-lora"):
         check_number("initial", self.initial, -1e6, 1e6)
         check_count("every", self.every)
         check_count("batch_alpha", self.batch_alpha)
-        if not self.lr_alpha > 0 or not 0 < self.share < 1:
-            raise ValueError(f"lr_alpha={self.lr_alpha}, share={self.share}: need lr_alpha > 0 and 0 < share < 1")
+        if not self.lr_alpha >= 0 or not 0 <= self.share < 1:
+            raise ValueError(f"lr_alpha={self.lr_alpha}, share={self.share}: need lr_alpha >= 0 and 0 <= share < 1")
 
     def layer(self, base: nn.Linear) -> "AlphaLoRALinear":
         return AlphaLoRALinear(base, self)
 
     def hooks(self, model: Decoder, train: list, seed: int) -> tuple[list, list[Hook]]:
-        """Hold out a random `share` of the examples (at least one, never all) for row_alpha."""
+        """Hold out a random `share` of the examples (unless it is 0: at least one, never all) for row_alpha."""
+        if self.share == 0:
+            return train, [AlphaUpdates(model, self, train)]
         if len(train) < 2:
             raise ValueError(f"alpha-LoRA holds out a part of the training set; {len(train)} example is too few")
         order = random.Random(f"alpha/{seed}").sample(range(len(train)), len(train))
         held_out = min(len(train) - 1, max(1, round(self.share * len(train))))
-        kept = sorted(order[held_out:])
-        return [train[i] for i in kept], [AlphaUpdates(model, self, [train[i] for i in order[:held_out]])]
+        kept = [train[i] for i in sorted(order[held_out:])]
+        return kept, [AlphaUpdates(model, self, [train[i] for i in order[:held_out]])]
 
 
 class AlphaLoRALinear(LoRALinear):
@@ -80,7 +83,7 @@ class AlphaUpdates(Hook):
 
     def __init__(self, model: Decoder, spec: AlphaLoRA, examples: list):
         self.spec, self.examples = spec, examples
-        self.alphas = list(row_alphas(model).values())
+        self.alphas = list(row_alphas(model).values())  # which training leaves to this hook
         self.optimizer = AdamW(self.alphas, lr=spec.lr_alpha, betas=(0.9, 0.99))
 
     def parameters(self) -> list[nn.Parameter]:
@@ -88,7 +91,7 @@ class AlphaUpdates(Hook):
 
     def before_step(self, run) -> None:
         step = run.progress.step
-        if step == 0 or step % self.spec.every:
+        if step == 0 or step % self.spec.every or self.spec.lr_alpha == 0:
             return
         rng = random.Random(f"alpha/{run.settings.seed}/{step}")
         run.gradients(rng.sample(self.examples, min(self.spec.batch_alpha, len(self.examples))))

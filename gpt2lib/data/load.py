@@ -95,8 +95,9 @@ class Poems:
         return read_sonnets(train), read_sonnets(dev), read_sonnets(test, lines=PROMPT_LINES)
 
 
+SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")
 TABLES = {
-    "sst": Table("ids-sst", ("id", "sentence"), "sentiment", ("--", "-", "0", "+", "++")),
+    "sst": Table("ids-sst", ("id", "sentence"), "sentiment", SENTIMENTS),
     "cfimdb": Table("ids-cfimdb", ("id", "sentence"), "sentiment", ("negative", "positive")),
     "quora": Table("quora", ("id", "sentence1", "sentence2"), "is_duplicate", ("no", "yes")),
 }

@@ -1,5 +1,6 @@
 """Decoding: greedy or sampled, batched, with a key/value cache. `Decoder.generate` is this function."""
 
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
@@ -20,12 +21,14 @@ def generate(
     top_p: float | None = None,
     eos_token_id: int | None = None,
     generator: torch.Generator | None = None,
+    on_token: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Continue every prompt of a batch: [batch, seq] -> [batch, seq + new], new <= max_new_tokens.
 
     attention_mask: [batch, seq], 1 = real token; prompts of unequal length may be padded on either side, and are
     returned as they were given. temperature 0 is greedy. A row that has produced eos_token_id is filled with it, and
     decoding stops when all rows have. Sampling draws from `generator` alone, so the same seed gives the same text.
+    on_token is called with the new token of every row, [batch], as soon as it is there, and stops decoding by True.
     Raises ValueError for an empty prompt, an impossible setting, or more tokens than n_positions.
     """
     batch, seq = input_ids.shape
@@ -72,6 +75,8 @@ def generate(
                 token = token.masked_fill(ended, eos_token_id)
                 ended |= token == eos_token_id
             new.append(token)
+            if on_token is not None and on_token(token) is True:
+                break
             if eos_token_id is not None and ended.all():
                 break
             ids = token[:, None]

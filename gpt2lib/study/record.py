@@ -10,6 +10,7 @@ from gpt2lib.common.checks import check_name
 from gpt2lib.common.machine import environment, processes
 from gpt2lib.common.whole import write_json, write_table, write_tensors
 from gpt2lib.data.load import TaskData
+from gpt2lib.tasks.adapted import head_state, save_adapted
 from gpt2lib.tasks.submission import write_submission
 from gpt2lib.training import TrainingSettings, predict, trained_parameters
 from gpt2lib.training.checkpoint import Progress
@@ -31,7 +32,8 @@ def write_run(
     trial: bool = False,
 ) -> None:
     """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
-    example), the trained weights (adapter/ and head.safetensors), and last of all result.json. Nothing if folder is "".
+    example), the trained weights (adapter/, for `load_adapted`; without an adapter head.safetensors), and last of all
+    result.json. Nothing if folder is "".
 
     metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`); result.json has
     `selection` beside them, what the kept weights reached where the epoch was chosen. test_predictions: texts for
@@ -64,11 +66,10 @@ def write_run(
     write_table(folder / "history.csv", pd.DataFrame(progress.history))
     for name, content in (files or {}).items():
         write_json(folder / name, content)
+    trained, head = trained_parameters(model), head_state(model)
     if adapters.attached_spec(model.body):
-        adapters.save(model.body, folder / "adapter")
-    trained = trained_parameters(model)
-    head = {name: p.detach() for name, p in trained.items() if name.startswith("head.") or name == "body.output_weight"}
-    if head:
+        save_adapted(folder / "adapter", data.name, model, base_model, encoder.max_length)
+    elif head:
         write_tensors(folder / "head.safetensors", head)
     added = [*adapters.adapter_parameters(model.body).values(), *head.values()]
 

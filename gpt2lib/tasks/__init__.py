@@ -3,6 +3,7 @@
 Notebooks, studies and benchmarks call it.
 """
 
+from gpt2lib.tasks.adapted import Adapted, load_adapted, save_adapted
 from gpt2lib.tasks.method import METHODS, Full, LastLayer, Method, method_named
 from gpt2lib.tasks.parameters import method_of, settings_of
 from gpt2lib.tasks.prepare import Encoder, prepare
@@ -14,6 +15,7 @@ from gpt2lib.tasks.task import TASKS, Task
 __all__ = [
     "METHODS",
     "TASKS",
+    "Adapted",
     "Encoder",
     "Full",
     "LastLayer",
@@ -21,12 +23,14 @@ __all__ = [
     "Task",
     "answer_ids",
     "complete_sonnets",
+    "load_adapted",
     "method_named",
     "method_of",
     "paraphrase_prompt",
     "plain_prompt",
     "prepare",
     "read_submission",
+    "save_adapted",
     "settings_of",
     "sonnet_prompt",
     "write_submission",

@@ -1,5 +1,7 @@
 """Sonnets: their lines, and completing them from the first three."""
 
+from collections.abc import Callable
+
 import torch
 
 from gpt2lib.data.example import Example
@@ -48,3 +50,45 @@ def complete_sonnets(
     )
     new = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
     return [prompt + text for prompt, text in zip(prompts, new, strict=True)]
+
+
+def complete(
+    body: Decoder,
+    tokenizer,
+    prompt: str,
+    seed: int,
+    temperature: float,
+    top_p: float,
+    max_length: int,
+    show: Callable[[str], object] | None = None,
+) -> str:
+    """Prompt and continuation, up to the end of the fourteenth line; show: called with every piece as it is made.
+
+    Raises ValueError for a prompt that leaves no room within max_length tokens.
+    """
+    ids = [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    if len(ids) >= max_length:
+        raise ValueError(f"the given lines have {len(ids)} tokens, and the model was trained on {max_length} at most")
+    tokens, shown = [], ""
+
+    def on_token(token: torch.Tensor) -> bool:
+        """Whether the last line is whole. A character of several tokens is shown when its last one is there."""
+        nonlocal shown
+        tokens.append(int(token))
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        if not text.endswith("\ufffd"):
+            if show is not None and len(text) > len(shown):
+                show(text[len(shown) :])
+            shown = text
+        return text.endswith("\n") and len(verse_lines(prompt + text)) >= LINES
+
+    body.generate(
+        torch.tensor([ids], device=body.wte.weight.device),
+        max_new_tokens=max_length - len(ids),
+        temperature=temperature,
+        top_p=top_p,
+        eos_token_id=tokenizer.eos_token_id,
+        generator=torch.Generator(body.wte.weight.device).manual_seed(seed),
+        on_token=on_token,
+    )
+    return prompt + shown

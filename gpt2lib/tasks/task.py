@@ -59,10 +59,12 @@ class Task(ABC):
 class Classification(Task):
     """A class from a new linear layer on the hidden state of the last token.
 
-    column: of the predictions in the course's file; codes: what it calls the classes, their numbers by default.
+    pairs: whether an example is two texts. column: of the predictions in the course's file; codes: what it calls the
+    classes, their numbers by default.
     """
 
     classes: tuple[str, ...]
+    pairs: bool = False
     prompt: Callable[[Example], str] = plain_prompt
     column: str = "Predicted_Sentiment"
     codes: tuple[int, ...] = ()
@@ -142,11 +144,12 @@ _RECORDS = (
         "quora",
         "Quora",
         TABLES["quora"].class_names,
+        pairs=True,
         prompt=paraphrase_prompt,
         column="Predicted_Is_Paraphrase",
         codes=(3919, 8505),  # "no" and "yes" in GPT-2's vocabulary, which the course's file wants from every model
     ),
     Writing("sonnets", "Sonnets", sonnet_prompt),
-    *(Classification(name, task.folder, task.class_names) for name, task in GLUE.items()),
+    *(Classification(name, task.folder, task.class_names, len(task.texts) == 2) for name, task in GLUE.items()),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _RECORDS}  # in the order in which tables and figures show them

@@ -1,5 +1,7 @@
 """Measuring a model on examples: its prediction for each of them, and metrics of all."""
 
+from collections.abc import Callable
+
 import torch
 from tqdm.auto import tqdm
 
@@ -32,8 +34,9 @@ def predict(
     precision: str = "float32",
     keep: bool = True,
     progress: str = "",
+    of: Callable[[Batch], list] | None = None,
 ) -> list:
-    """The model's prediction for each example, labelled or not, in their order.
+    """The model's prediction for each example, labelled or not, in their order; with `of`, what it gives instead.
 
     keep: use and keep what frozen blocks make of these texts (see `prefix`). progress: what a progress bar says, if it
     takes more than two seconds.
@@ -49,6 +52,6 @@ def predict(
     outputs = []
     for indices in tqdm(batches, desc=progress, unit="batch", leave=False, delay=2, disable=not progress):
         with autocast(device, precision):
-            made = model.predict(Batch.of([examples[i] for i in indices], device))
+            made = (of or model.predict)(Batch.of([examples[i] for i in indices], device))
         outputs += zip(indices, made, strict=True)
     return [prediction for _, prediction in sorted(gather_object(outputs), key=lambda output: output[0])]

@@ -120,8 +120,10 @@ def confusion(labels: Sequence[int], predictions: Sequence[int], names: Sequence
     """How often each class (row) was called each other (column), in examples."""
     counts = np.zeros((len(names), len(names)), dtype=int)
     np.add.at(counts, (np.asarray(labels), np.asarray(predictions)), 1)
-    figure, ((axis,),) = panels(width=0.5 * len(names) + 1.4, height=0.35 * len(names) + 0.8)
+    margin = max(map(len, names)) * 0.07  # of the longest name, which stands on both axes
+    figure, ((axis,),) = panels(width=0.5 * len(names) + 1.0 + margin, height=0.35 * len(names) + 0.4 + margin)
     sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, xticklabels=names, yticklabels=names, ax=axis)
     axis.tick_params(axis="y", rotation=0)
+    axis.tick_params(axis="x", rotation=90 if margin > 0.5 else 0)
     axis.set(xlabel="predicted", ylabel="true")
     return done(figure)
