@@ -191,7 +191,8 @@ def texts_in(content: str, name: str, pairs: bool) -> list[str] | list[tuple[str
     name: the file's, for errors. Raises ValueError, with the line, for an empty text, and a line of another number.
     """
     texts = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    lines = content.removesuffix("\n").split("\n") if content else []  # splitlines would cut at other signs, too
+    for number, line in enumerate(lines, start=1):
         parts = tuple(part.strip() for part in line.split("\t"))
         if not all(parts):
             raise ValueError(f"{name}, line {number}: {'the line' if len(parts) == 1 else 'a text'} is empty")

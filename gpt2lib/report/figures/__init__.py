@@ -30,6 +30,7 @@ from gpt2lib.report.figures.sonnets import overlap_floors, sonnet_scores
 from gpt2lib.report.figures.theme import in_order, method_colour, ordered, title
 from gpt2lib.report.figures.theory import accuracy_over_alpha, best_alphas, gain_map, small_data
 from gpt2lib.report.figures.training import confusion, curves, learning_curve, learning_curves, rates
+from gpt2lib.report.figures.use import probabilities, reliability
 
 __all__ = [
     "accuracy_over_alpha",
@@ -61,9 +62,11 @@ __all__ = [
     "overlap_floors",
     "positions",
     "pretraining",
+    "probabilities",
     "probes",
     "rate_sweep",
     "rates",
+    "reliability",
     "rotary",
     "row_alphas",
     "singular_values",
