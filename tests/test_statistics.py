@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gpt2lib.report.statistics import comparisons, interval, of_published, permutation_p, wilson
+from gpt2lib.report.statistics import Mean, comparisons, crossed, interval, of_published, permutation_p, wilson
 
 
 def examples_of(name, correct, run=None):
     """Per-example rows of one run; correct: [examples]"""
     ids = [f"e{i}" for i in range(len(correct))]
-    return pd.DataFrame({"task": "sst", "name": name, "run": run or name, "id": ids, "correct": correct.astype(bool)})
+    row = {"task": "sst", "name": name, "run": run or name, "seed": 0}
+    return pd.DataFrame(row | {"id": ids, "correct": correct.astype(bool)})
 
 
 def test_with_one_seed_the_interval_is_that_of_the_share():
@@ -32,7 +33,36 @@ def test_seeds_that_disagree_widen_it_and_equal_ones_do_not():
 
 def test_weights_count_tokens():
     values, weights = np.array([[1.0, 3.0]]), np.array([1.0, 1e9])
-    assert interval(values, weights)[1] == pytest.approx(3.0)
+    assert crossed(values, weights).value == pytest.approx(3.0)
+
+
+def drawn(rng, seeds, examples, of_seeds, of_examples, of_rest):
+    """A table [seeds, examples] of a true mean 0, with three sources of spread."""
+    spread = of_seeds * rng.standard_normal((seeds, 1)) + of_examples * rng.standard_normal(examples)
+    return spread + of_rest * rng.standard_normal((seeds, examples))
+
+
+@pytest.mark.parametrize("spread", [(0.03, 0.3, 0.4), (0.0, 0.3, 0.4), (0.03, 0.0, 0.4), (0.1, 0.3, 0.0)])
+def test_intervals_over_seeds_and_examples_cover_what_they_should(spread):
+    """Whichever source of spread is the larger: never much below 95 %, and not by being endless."""
+    rng = np.random.default_rng(0)
+    found = [crossed(drawn(rng, 3, 300, *spread)) for _ in range(400)]
+    covered = np.mean([low <= 0 <= high for low, high in (m.interval() for m in found)])
+    assert covered > 0.92, covered
+    assert np.mean([m.p < 0.05 for m in found]) == pytest.approx(1 - covered, abs=1e-9)
+
+
+def test_ignoring_the_seeds_would_cover_too_little():
+    rng = np.random.default_rng(0)
+    tables = [drawn(rng, 3, 300, 0.1, 0.3, 0.4) for _ in range(300)]
+    ends = [crossed(table.mean(0)[None]).interval() for table in tables]
+    assert np.mean([low <= 0 <= high for low, high in ends]) < 0.7
+
+
+def test_two_methods_are_near_as_far_as_both_one_sided_tests_say():
+    mean = Mean(0.4, 0.5, 30)
+    assert stats.t.sf((mean.within - 0.4) / 0.5, 30) == pytest.approx(0.05)
+    assert Mean(0.0, 0.0, 5).p == 1 and Mean(0.1, 0.0, 5).p == 0
 
 
 def test_the_permutation_test_agrees_with_mcnemar_and_with_no_difference():
@@ -65,7 +95,7 @@ def test_sonnets_are_compared_by_nats_a_token():
     for name, nats in (("lora", 4.0), ("full", 3.5)):
         for i in range(12):
             loss = (nats + 0.1 * (i % 3)) * (90 + i)
-            rows.append(dict(task="sonnets", name=name, run=name, id=str(i), loss=loss, tokens=90 + i))
+            rows.append(dict(task="sonnets", name=name, run=name, seed=0, id=str(i), loss=loss, tokens=90 + i))
     result = comparisons(pd.DataFrame(rows)).iloc[0]
     assert result["difference"] == pytest.approx(-0.5) and result["p"] < 0.01
 

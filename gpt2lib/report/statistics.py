@@ -1,5 +1,7 @@
 """What can be told apart: intervals over seeds and examples, and paired tests against a reference, Holm-corrected."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -7,29 +9,76 @@ from scipy import stats
 REFERENCE = "lora"
 
 
-def interval(values: np.ndarray, weights: np.ndarray | None = None, draws: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the mean over seeds and examples, of which both are drawn again (two-way bootstrap).
+@dataclass(frozen=True)
+class Mean:
+    """A mean, its standard error and that one's degrees of freedom."""
 
-    values: [seeds, examples], each row the same examples. weights: [examples], such as tokens for nats a token. With
-    one seed it says nothing about the variation between seeds.
+    value: float
+    se: float
+    df: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        half = stats.t.ppf(0.5 + level / 2, self.df) * self.se
+        return self.value - half, self.value + half
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of a true mean of 0."""
+        if self.se == 0:
+            return float(self.value == 0)
+        return float(2 * stats.t.sf(abs(self.value) / self.se, self.df))
+
+    @property
+    def within(self) -> float:
+        """The smallest distance from 0 that the true mean is shown to stay below, at 5 %: two one-sided tests
+        (Schuirmann 1987), which is the farther end of the 90 % interval."""
+        return max(map(abs, self.interval(0.90)))
+
+
+def crossed(values: np.ndarray, weights: np.ndarray | None = None) -> Mean:
+    """The mean over seeds and examples, for other seeds and other examples than these, both drawn at random.
+
+    values: [seeds, examples], each row the same examples. weights: [examples], such as tokens for nats a token. Every
+    seed meets every example, so the variance of the mean is (MS_seeds + MS_examples - MS_rest) / (seeds examples), of
+    the mean squares of a two-way table, and its degrees of freedom are Satterthwaite's (1946). With one seed it says
+    nothing about the variation between seeds.
     """
     seeds, examples = values.shape
-    rng = np.random.default_rng(0)
-    weights = np.ones(examples) if weights is None else weights
-    means = np.empty(draws)
-    for i in range(draws):
-        drawn = np.bincount(rng.integers(examples, size=examples), minlength=examples) * weights
-        means[i] = values[rng.integers(seeds, size=seeds)].mean(0) @ drawn / drawn.sum()
-    return tuple(np.quantile(means, (0.025, 0.975)))
+    if weights is not None:  # a ratio of two sums, made linear
+        ratio = np.average(values.mean(0), weights=weights)
+        values = ratio + (values - ratio) * weights / weights.mean()
+    mean = values.mean()
+    of_seeds, of_examples = values.mean(1), values.mean(0)
+    if seeds == 1:
+        return Mean(float(mean), float(of_examples.std(ddof=1) / np.sqrt(examples)), examples - 1)
+    rest = values - of_seeds[:, None] - of_examples + mean
+    dfs = np.array([seeds - 1, examples - 1, (seeds - 1) * (examples - 1)])
+    squares = [examples * np.square(of_seeds - mean).sum(), seeds * np.square(of_examples - mean).sum()]
+    parts = np.array([*squares, np.square(rest).sum()]) / dfs / (seeds * examples)  # mean squares, as of the mean
+    variance = max(parts[0] + parts[1] - parts[2], parts[:2].max())  # no source of spread has less than none
+    df = variance**2 / (np.square(parts) / dfs).sum() if variance else examples - 1
+    return Mean(float(mean), float(np.sqrt(variance)), float(df))
+
+
+def interval(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
+    """95 % interval of the mean over seeds and examples; see `crossed`."""
+    return crossed(values, weights).interval()
 
 
 def scores(examples: pd.DataFrame) -> np.ndarray:
     """[seeds, examples]: 1 for a correct answer, else 0; for sonnets nats a token. Of one task and method."""
-    examples = examples.assign(
-        score=examples["correct"] if _classes(examples) else examples["loss"] / examples["tokens"]
-    )
-    table = examples.pivot(index="run", columns="id", values="score")
-    return table.to_numpy(dtype=float)
+    return _scored(examples).pivot(index="run", columns="id", values="score").to_numpy()
+
+
+def by_seed(examples: pd.DataFrame) -> pd.DataFrame:
+    """The same with seeds for its rows and examples for its columns."""
+    return _scored(examples).pivot(index="seed", columns="id", values="score")
+
+
+def _scored(examples: pd.DataFrame) -> pd.DataFrame:
+    of_classes = _classes(examples)
+    score = examples["correct"] if of_classes else examples["loss"] / examples["tokens"]
+    return examples.assign(score=score.astype(float))
 
 
 def weights(examples: pd.DataFrame) -> np.ndarray | None:
@@ -40,31 +89,37 @@ def weights(examples: pd.DataFrame) -> np.ndarray | None:
 def comparisons(examples: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     """Every method against the reference on the same dev examples, one row for each task and method.
 
-    examples: columns task, name (the method's), run, id, correct or loss and tokens. difference: of accuracies in
-    points, or of nats a token (below 0 is better), with a 95 % interval (bootstrap over examples of the paired
-    differences, averaged over seeds). p: two-sided permutation test of the same differences (signs flipped at random);
-    p_holm: corrected for the comparisons within the task. effect: Cohen's h for accuracies, the mean over the standard
-    deviation of the differences for nats.
+    examples: columns task, name (the method's), run, seed, id, correct or loss and tokens. Differences are of runs with
+    the same seed, which see the same data in the same order. difference: of accuracies in points, or of nats a token
+    (below 0 is better), with a 95 % interval and p over seeds and examples (`crossed`); p_holm: corrected for the
+    comparisons within the task; within: how near the two are shown to be, at 5 % (`Mean.within`); seeds: pairs of
+    runs. effect: Cohen's h for accuracies, the mean over the standard deviation of the differences for nats.
     """
     from statsmodels.stats.multitest import multipletests
 
     rows = []
     for task, group in examples.groupby("task", sort=False):
-        by_method = {name: scores(part).mean(0) for name, part in group.groupby("name", sort=False)}
+        by_method = {name: by_seed(part) for name, part in group.groupby("name", sort=False)}
         if reference not in by_method:
             continue
-        one = group[group["name"] == reference]
-        of_task, base = [], by_method.pop(reference)
-        for name, mean in by_method.items():
-            d = mean - base
-            low, high = interval(d[None], weights(one))
-            factor = 100 if _classes(group) else 1
-            row = {"task": task, "method": name, "difference": factor * np.average(d, weights=weights(one))}
-            row |= {"low": factor * low, "high": factor * high, "p": permutation_p(d)}
+        base = by_method.pop(reference)
+        weight, factor = weights(group[group["name"] == reference]), 100 if _classes(group) else 1
+        of_task = []
+        for name, table in by_method.items():
+            both = table.index.intersection(base.index)
+            if both.empty:
+                continue
+            d = (table.loc[both] - base.loc[both]).to_numpy()  # [seeds, examples]
+            found = crossed(d, weight)
+            low, high = found.interval()
+            row = {"task": task, "method": name, "seeds": len(both), "difference": factor * found.value}
+            row |= {"low": factor * low, "high": factor * high, "p": found.p, "within": factor * found.within}
             if _classes(group):
-                row["effect"] = 2 * np.arcsin(np.sqrt(mean.mean())) - 2 * np.arcsin(np.sqrt(base.mean()))
+                shares = [np.arcsin(np.sqrt(t.loc[both].to_numpy().mean())) for t in (table, base)]
+                row["effect"] = 2 * (shares[0] - shares[1])
             else:
-                row["effect"] = d.mean() / d.std(ddof=1) if d.std() else 0.0
+                of_examples = d.mean(0)
+                row["effect"] = of_examples.mean() / of_examples.std(ddof=1) if of_examples.std() else 0.0
             of_task.append(row)
         if of_task:
             corrected = multipletests([row["p"] for row in of_task], method="holm")[1]

@@ -12,8 +12,9 @@ FLOORS = ("majority class", "bag of words")
 
 
 def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """One row for each task and method: the mean over seeds, their standard deviation, and a 95 % interval over seeds
-    and dev examples (`statistics.interval`).
+    """One row for each task and method: the mean over seeds, the standard deviation between them (sd), the mean's
+    standard error from the choice of examples alone (se_examples; of nats a token for sonnets), and a 95 % interval
+    over both (`statistics.interval`).
 
     The floors of each task stand as methods of their own: "majority class", "bag of words", "before training".
     """
@@ -21,11 +22,14 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     for (task, name), group in runs.groupby(["task", "name"], sort=False):
         per_example = examples[examples["run"].isin(group["run"])]
         metric = TASKS[task].metric
-        low, high = statistics.interval(statistics.scores(per_example), statistics.weights(per_example))
+        scores, weights = statistics.scores(per_example), statistics.weights(per_example)
+        low, high = statistics.interval(scores, weights)
+        alone = statistics.crossed(scores.mean(0)[None], weights).se  # as if there were no other seeds
         if not TASKS[task].classes:  # their scores are nats a token
             low, high = np.exp([low, high])
         row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
         row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
+        row |= {"se_examples": alone}
         costs = ("trained_params", "trained_params_head", "seconds", "tokens_per_second", "peak_memory_mb", "steps")
         row |= {column: group[column].mean() for column in ("macro_f1", *costs) if column in group}
         row |= {
