@@ -342,7 +342,7 @@ write_run(
 # |---|---|---|---|
 # | [Radford et al. 2018](https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf), 3.2 | softmax of a linear layer on the last token | [training/objectives.py](../gpt2lib/training/objectives.py), `Classifier` | no end token is added, and no language-model loss beside the classes' |
 # | [Socher et al. 2013](https://aclanthology.org/D13-1170/), 6.1 | accuracy of five classes, whole sentences | [tasks/task.py](../gpt2lib/tasks/task.py) | the course's split |
-# | Efron 1979 ([doi](https://doi.org/10.1214/aos/1176344552)) | the bootstrap | [report/statistics.py](../gpt2lib/report/statistics.py), `interval` | it draws seeds, too, where there are several |
+# | Efron 1979 ([doi](https://doi.org/10.1214/aos/1176344552)) | the bootstrap | [report/statistics.py](../gpt2lib/report/statistics.py), `interval` | computed, not drawn; it counts the seeds' spread, too, where there are several (notebook 22) |
 #
 # **References.** [Radford et al.
 #  2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);

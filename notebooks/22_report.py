@@ -193,6 +193,50 @@ def holm(p):
 
 
 # %% [markdown]
+# ## Other seeds, other examples
+#
+# The permutation test above holds for *these* runs: it draws examples, and takes the seeds as they are. Three runs of a
+# method are three of many, too. Every seed met every example, so a table of differences, $[\text{seeds},
+# \text{examples}]$, has three mean squares, and the variance of its mean is
+#
+# $$\widehat{\mathrm{Var}} = \frac{MS_\text{seeds} + MS_\text{examples} - MS_\text{rest}}{\text{seeds} \cdot
+# \text{examples}},$$
+#
+# with Satterthwaite's degrees of freedom: where the seeds disagree most, three of them have two degrees of freedom, and
+# the interval is as wide as it must be. This is what the report's intervals and tests are (`statistics.crossed`). A
+# simulation in which the truth is known says whether they keep their promise, and what it costs to leave the seeds out.
+
+
+# %%
+def simulated(of_seeds, of_examples, of_rest, seeds=3, count=400):
+    """A table of differences whose true mean is 0."""
+    table = of_seeds * rng.standard_normal((seeds, 1)) + of_examples * rng.standard_normal(count)
+    return table + of_rest * rng.standard_normal((seeds, count))
+
+
+def coverage(tables) -> float:
+    """How often the interval holds the truth."""
+    ends = [statistics.interval(table) for table in tables]
+    return float(np.mean([low <= 0 <= high for low, high in ends]))
+
+
+spreads = {"seeds alike": (0.0, 0.4, 0.3), "seeds apart": (0.03, 0.4, 0.3), "seeds far apart": (0.1, 0.4, 0.3)}
+rows = {}
+for name, spread in spreads.items():
+    tables = [simulated(*spread) for _ in range(600)]
+    without = coverage([table.mean(0)[None] for table in tables])
+    rows[name] = {"seeds and examples": coverage(tables), "examples alone": without}
+covered = pd.DataFrame(rows).T
+check("over seeds and examples at least 93 of 100 hold it", bool((covered.iloc[:, 0] > 0.93).all()), covered)
+check("examples alone hold it too rarely where seeds are far apart", covered.iloc[-1, 1] < 0.8, covered)
+covered.round(2)
+
+# %% [markdown]
+# And where nothing differs? A test that finds nothing has not shown that there is nothing. Two one-sided tests
+# (Schuirmann 1987) turn the question round: within how many points are the two shown to be alike, at 5 %? It is the
+# farther end of the 90 % interval, the column `within` below.
+
+# %% [markdown]
 # The reference is LoRA of rank 8. Before you look at the tests: many readers compare two bars and say "the intervals
 # overlap, so there is no difference".
 
@@ -234,8 +278,10 @@ figures.methods(methods, compared)
 
 # %%
 check("a corrected p is never below its own", bool((compared["p_holm"] >= compared["p"]).all()), compared)
-none = statistics.permutation_p(np.zeros(100))
-check("of a method and itself p is 1", none == 1.0, none)
+none = statistics.crossed(np.zeros((3, 100)))
+check("of a method and itself p is 1, and it is within 0 points", none.p == 1 and none.within == 0, none)
+farther = compared[["low", "high"]].abs().max(axis=1)
+check("`within` lies inside the 95 % interval's farther end", bool((compared["within"] <= farther + 1e-9).all()))
 
 # %% [markdown]
 # ## How they learnt
@@ -287,7 +333,8 @@ check("from the numbers above", (drawn - methods["value"].reset_index(drop=True)
 #
 # Means and their intervals are over seeds and examples; another learning rate, another base or another task would move
 # them, and no interval here knows of that. The tests are of the same dev examples, on which the rate was chosen as
-# well. A difference that is not significant is not a proof of equality: its interval says how large it may still be.
+# well, unless the study chose it on a held-out part. A difference that is not significant is not a proof of equality:
+# its interval says how large it may still be.
 #
 # A number to work out: how many dev examples would it take for a half-width of one point at an accuracy near one half
 # (two digits are enough: round to hundreds)?
@@ -316,7 +363,8 @@ check("with so many the half-width is one point", abs((high - low) / 2 - 0.01) <
 # | source | what | here | where we deviate |
 # |---|---|---|---|
 # | [Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) | interval of a share | [`wilson`](../gpt2lib/report/statistics.py) | none (SciPy's) |
-# | [Efron 1979](https://doi.org/10.1214/aos/1176344552) | bootstrap | [`interval`](../gpt2lib/report/statistics.py) | seeds and examples are both drawn again |
+# | [Satterthwaite 1946](https://doi.org/10.2307/3002019) | degrees of freedom of a sum of mean squares | [`crossed`](../gpt2lib/report/statistics.py) | no source of spread is let below none |
+# | [Schuirmann 1987](https://doi.org/10.1007/BF01068419) | two one-sided tests | [`Mean.within`](../gpt2lib/report/statistics.py) | the margin is reported, not fixed beforehand |
 # | [Holm 1979](https://www.jstor.org/stable/4615733) | step-down correction | [`comparisons`](../gpt2lib/report/statistics.py) | within each task |
 # | Fisher 1935, *The Design of Experiments*, section 21 | signs of paired differences flipped | [`permutation_p`](../gpt2lib/report/statistics.py) | 4,999 drawn patterns where there are too many |
 # | [Popović 2015](https://doi.org/10.18653/v1/W15-3049) | chrF | [`sonnet_scores`](../gpt2lib/report/summaries.py) | in both conventions, beside floors |
