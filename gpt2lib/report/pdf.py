@@ -4,6 +4,7 @@ Each figure lies beside the table that it was drawn from; the Typst source reads
 """
 
 import datetime
+import json
 import os
 from pathlib import Path
 
@@ -58,7 +59,18 @@ def _write_names(path: Path, runs: pd.DataFrame) -> None:
     tasks = {name: {"title": task.title, "metric": task.metric, "falls": task.sign < 0} for name, task in TASKS.items()}
     methods = {name: figures.title(name) for name in [*METHODS, *runs["name"].dropna().unique()]}
     settings = {"alpha_batch": AlphaLoRA().batch_alpha, "alpha_share": AlphaLoRA().share, "simulation": SIMULATION}
-    write_json(path, {"tasks": tasks, "methods": methods, "settings": settings})
+    write_json(path, {"tasks": tasks, "methods": methods, "settings": settings, "design": _design(runs)})
+
+
+def _design(runs: pd.DataFrame) -> dict:
+    """What the runs of the main part have in common, of the parameters that the report's text mentions; else None."""
+    main = runs[(runs["part"] == "main") & runs["counts"]]
+    given = main["parameters"].map(json.loads) if "parameters" in main else pd.Series(dtype=object)
+    common = {}
+    for name in ("depth", "layers", "select", "precision"):
+        values = {json.dumps(parameters.get(name)) for parameters in given}
+        common[name] = json.loads(values.pop()) if len(values) == 1 else None
+    return common
 
 
 def _draw_study(runs, examples, history, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
@@ -127,6 +139,8 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         waterfall = pd.read_csv(results / "waterfall.csv", index_col=0)
         _save(folder, "waterfall", waterfall, figures.waterfall(waterfall))
         drawn.add("benchmarks")
+    if (results / "faults.csv").is_file():
+        drawn.add("faults")
     if (results / "benchmark-curves.csv").is_file():
         curves = pd.read_csv(results / "benchmark-curves.csv", index_col=0)
         _save(folder, "two-sides", curves, figures.two_sides(curves))
