@@ -35,6 +35,9 @@ n_layer: int = 2  # of random weights; 12, 12, 768 and 50257 make GPT-2 small
 n_head: int = 4
 n_embd: int = 128
 vocab_size: int = 2048
+shape: str = ""  # instead of the four numbers: a base by name, such as "smollm2-135m", of random weights
+depth: int = 0  # its lowest so many blocks; 0: all
+layers: list = [1, 2]  # the last blocks, [first, end], that an adapter is confined to where the rest is computed once
 batch_size: int = 8  # examples per update
 steps: int = 8  # updates in a round
 rounds: int = 2  # that count; the first does not
@@ -42,7 +45,19 @@ precision: str = "float32"  # or "bf16"
 prompts: int = 4  # texts continued at once; 15 and 128 in earnest
 new_tokens: int = 24  # written for each
 sizes: list = [200, 400, 800]  # training sets for the growth of time; 1000, 7000, 50000 in earnest
-parts: list = ["training", "curves", "waterfall", "last layer", "adapters", "decoding", "resources", "growth"]
+methods: list = ["LoRA", "full"]  # of training
+parts: list = [
+    "training",
+    "curves",
+    "waterfall",
+    "last layer",
+    "prefix",
+    "adapters",
+    "decoding",
+    "resources",
+    "growth",
+    "utilisation",
+]
 base_model: str = "gpt2-mini"  # for the two learning curves, on the task's own labels
 examples: int = 160  # to train on there; 0 takes all
 epochs: int = 2  # there
@@ -50,21 +65,25 @@ seeds: list = [0]  # there
 out: str = ""  # folder whose benchmarks.csv takes the rows; "" keeps nothing
 
 # %%
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from gpt2lib import GPT2Config, benchmarks
-from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, KronAB, LoRA
+from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, KronAB, LoRA, of_size, trained_count
 from gpt2lib.course import Verdicts, exercise, predict
 from gpt2lib.data import load_task
 from gpt2lib.model import pretrained
-from gpt2lib.model.base import load_base, load_tokenizer
+from gpt2lib.model.base import load_base, load_tokenizer, shape_of
 from gpt2lib.report import figures
 from gpt2lib.tasks import Encoder
 
 check = Verdicts()
 config = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=vocab_size)
+if shape:
+    config = replace(shape_of(shape), **({"n_layer": depth} if depth else {}))
+last = tuple(layers)
 tokenizer = load_tokenizer(tokenizer_name)
 data = load_task(task, source or None, quiet=True)
 texts = Encoder(task, tokenizer, 512)(data.train)
@@ -141,7 +160,7 @@ def speed_up(ours, peer):
 faster = predict("LoRA training, peft's time over ours on this machine: which ratio?")(None)
 
 # %%
-rows = benchmarks.training(work) if "training" in parts else []
+rows = benchmarks.training(work, methods) if "training" in parts else []
 for row in rows:
     if row["quantity"] == "LoRA training":
         faster.was(
@@ -173,13 +192,15 @@ figures.two_sides(learnt) if len(learnt) else None
 # From the peer to `fit`, one change at a time. *No mask*: padding stands on the right, where a causal model needs none,
 # and there is no dropout left to apply to frozen features. *Batches by length*: hardly any padding. *Last block for one
 # token*: the classifier reads one position, so the last block's queries and feed-forward layer skip the others.
-# In bf16, *frozen weights kept in bf16* spares autocast from casting each of them in every step.
+# In bf16, *frozen weights kept in bf16* spares autocast from casting each of them in every step. *Adapters on the last
+# blocks only*: the backward pass ends where the first of them is. *What lies below computed once*: and the forward pass
+# begins there, from hidden states that are kept on disk.
 #
 # Tried and dropped on a CPU: `torch.compile`, 5 % at most after minutes of compiling, for matrix products are nearly
 # all of it.
 
 # %%
-changes = benchmarks.waterfall(work) if "waterfall" in parts else pd.DataFrame()
+changes = benchmarks.waterfall(work, last) if "waterfall" in parts else pd.DataFrame()
 figures.waterfall(changes) if len(changes) else None
 
 # %% [markdown]
@@ -193,15 +214,33 @@ rows += kept
 pd.DataFrame(kept).round(4)
 
 # %% [markdown]
-# ## Adapters against LoRA
+# ## Frozen blocks below
 #
-# One training step each, LoRA at the same targets in turns with it; KronA_B stands beside the feed-forward block and is
-# held against LoRA on query and value.
+# An adapter on the last blocks leaves what lies below them as it is: the same hidden states in every epoch. peft, asked
+# to adapt the same blocks (`layers_to_transform`), computes them again in every step. Two questions: how fast is an
+# epoch once they are kept, and how fast are three epochs of texts that nobody has seen, with the keeping counted?
 
 # %%
-qv, ud = LoRA(), LoRA(targets=("up", "down"))
-specs = {"KronA": (KronA(), qv), "KronA_B": (KronAB(), qv), "alpha-LoRA": (AlphaLoRA(), qv)}
-specs |= {"Graph LoRA": (GraphLoRA(), qv), "Hybrid-KAN LoRA": (KANLoRA(), ud)}
+once = benchmarks.frozen_prefix(work, last) if "prefix" in parts else []
+rows += once
+pd.DataFrame(once).round(2)
+
+# %% [markdown]
+# ## Adapters against LoRA
+#
+# Ten training steps each, in turns with a LoRA at the same targets, every adapter at about the size of that LoRA: a
+# whole period of alpha-LoRA, which every ten steps takes a batch of its own. KronA_B stands beside the feed-forward
+# block and is held against LoRA on query and value. All are on the last blocks, as in the main study.
+
+# %%
+qv, ud = LoRA(layers=last), LoRA(targets=("up", "down"), layers=last)
+sizes_of = {id(lora): trained_count(lora, config) for lora in (qv, ud)}
+beside = {"KronA": (KronA, qv), "KronA_B": (KronAB, qv), "alpha-LoRA": (AlphaLoRA, qv)}
+beside |= {"Graph LoRA": (GraphLoRA, qv), "Hybrid-KAN LoRA": (KANLoRA, ud)}
+specs = {}
+for name, (kind, lora) in beside.items():
+    on = {} if kind in (KronAB, KANLoRA) else {"targets": lora.targets}
+    specs[name] = (of_size(kind(layers=last, **on), sizes_of[id(lora)], config), lora)
 costs = benchmarks.adapter_costs(work, specs) if "adapters" in parts else pd.DataFrame()
 costs
 
@@ -248,18 +287,17 @@ grown = benchmarks.growth(work, tuple(sizes)) if "growth" in parts else pd.DataF
 grown.round(3)
 
 # %%
-used = benchmarks.utilisation(work)
-print(
-    f"peak: {used['peak'] / 1e9:.0f} GFLOP/s; share: full {used['full, share of peak']:.0%}, LoRA "
-    f"{used['LoRA, share of peak']:.0%}"
-)
+used = benchmarks.utilisation(work) if "utilisation" in parts else {}
+shares = {name: used[f"{name}, share of peak"] for name in ("full", "LoRA") if used}
+if used:
+    said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    print(f"peak: {used['peak'] / 1e9:.0f} GFLOP/s; share: {said}")
 
 # %%
-reached = [used[f"{name}, share of peak"] for name in ("full", "LoRA")]
-check("training steps reach between 1 % and all of that peak", all(0.01 < share <= 1 for share in reached), used)
+check("training steps reach between 1 % and all of that peak", all(0.01 < share <= 1 for share in shares.values()))
 
 # %%
-for name in ("full", "LoRA"):
+for name in shares:
     share = used[f"{name}, share of peak"]
     rows.append({"quantity": f"utilisation, {name}", "ours": share, "peer": "matmul peak", "peer_value": 1.0})
     rows[-1] |= {"unit": "of peak FLOP/s"}

@@ -7,7 +7,16 @@ Memory and start-up are measured in processes of their own.
 
 from gpt2lib.benchmarks.decoding import decoding
 from gpt2lib.benchmarks.resources import memory, optimizer, start_up
-from gpt2lib.benchmarks.training import adapter_costs, dev_curves, growth, last_linear, training, utilisation, waterfall
+from gpt2lib.benchmarks.training import (
+    adapter_costs,
+    dev_curves,
+    frozen_prefix,
+    growth,
+    last_linear,
+    training,
+    utilisation,
+    waterfall,
+)
 from gpt2lib.benchmarks.work import Work, keep
 
 __all__ = [
@@ -15,6 +24,7 @@ __all__ = [
     "adapter_costs",
     "decoding",
     "dev_curves",
+    "frozen_prefix",
     "growth",
     "keep",
     "last_linear",

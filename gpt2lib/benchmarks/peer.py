@@ -11,9 +11,6 @@ from gpt2lib.benchmarks.work import CLASSES, Work
 from gpt2lib.common.machine import autocast
 from gpt2lib.data.batches import Encoded
 
-# peft's names of query, key and value; of GPT-2 its default, the fused c_attn
-QUERY_KEY_VALUE = {"gpt2": ["c_attn"], "llama": ["q_proj", "k_proj", "v_proj"]}
-
 
 def their_model(work: Work):
     """transformers' classifier of this shape, with these weights."""
@@ -22,6 +19,11 @@ def their_model(work: Work):
     # float32 as ours: weights that were saved in half precision would stay in it, which a CPU is slow at
     given = dict(num_labels=CLASSES, pad_token_id=0, dtype=torch.float32)
     return AutoModelForSequenceClassification.from_pretrained(work.folder, **given)
+
+
+def their_targets(work: Work, lora: LoRA) -> list[str]:
+    """peft's names of the layers; of GPT-2's attention its default, the fused query, key and value."""
+    return ["c_attn"] if work.config.family == "gpt2" else [f"{target}_proj" for target in lora.targets]
 
 
 class Peer:
@@ -36,7 +38,8 @@ class Peer:
             config = peft.LoraConfig(
                 r=lora.rank,
                 lora_alpha=lora.alpha,
-                target_modules=QUERY_KEY_VALUE[work.config.family],
+                target_modules=their_targets(work, lora),
+                layers_to_transform=None if lora.layers is None else list(range(*lora.layers)),
                 fan_in_fan_out=work.config.family == "gpt2",
                 task_type="SEQ_CLS",
             )

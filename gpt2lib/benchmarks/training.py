@@ -1,10 +1,10 @@
 """Training: examples a second against transformers and peft, what each change buys, what each adapter costs, growth."""
 
-import copy
 import random
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -12,15 +12,14 @@ import torch
 
 from gpt2lib.adapters import LoRA, Spec, attach
 from gpt2lib.benchmarks.peer import Peer, their_steps
-from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_turns, row
-from gpt2lib.common.machine import autocast, matmul_peak, wait
+from gpt2lib.benchmarks.work import CLASSES, RANK, Work, environment_of, in_turns, row
+from gpt2lib.common.machine import matmul_peak, wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
 from gpt2lib.model.base import load_model
 from gpt2lib.tasks.method import Full, Trainable
 from gpt2lib.training import Trainer, TrainingSettings, fit
 from gpt2lib.training.objectives import Classifier, LinearHead
-from gpt2lib.training.optimizer import AdamW
 
 
 def our_run(work: Work, method: Trainable, classifier: type[Classifier] = Classifier) -> Trainer:
@@ -38,11 +37,13 @@ def steps_of(run: Trainer, steps: int) -> Callable[[], None]:
     return lambda: [run.step() for _ in range(steps)]
 
 
-def training(work: Work) -> list[dict]:
+def training(work: Work, methods: Sequence[str] = ("LoRA", "full")) -> list[dict]:
     """LoRA on query, key and value, and full fine-tuning: examples a second."""
     lora, examples = LoRA(rank=RANK, targets=("q", "k", "v")), work.batch_size * work.steps
     rows = []
     for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", Full(), None, "transformers")):
+        if name not in methods:
+            continue
         seconds = in_turns(
             {"ours": steps_of(our_run(work, ours), work.steps), peer: their_steps(work, theirs)}, work.rounds
         )
@@ -90,8 +91,17 @@ class _EveryPosition(Classifier):
         return rows_at(self.body(batch.input_ids), batch.lengths - 1)[:, 0]
 
 
-def waterfall(work: Work) -> pd.DataFrame:
-    """LoRA training in examples a second, one change at a time from transformers + peft to `fit`; all in turns."""
+def without_prefix(work: Work, method: Trainable) -> Trainer:
+    """As if nothing were kept of the frozen blocks."""
+    with environment_of(GPT2LIB_PREFIX_GB="0"):
+        return our_run(work, method)
+
+
+def waterfall(work: Work, layers: tuple[int, int] | None = None) -> pd.DataFrame:
+    """LoRA training in examples a second, one change at a time from transformers + peft to `fit`; all in turns.
+
+    layers: the last blocks, (first, end), to which the last two changes confine the adapters.
+    """
     lora = LoRA(rank=RANK, targets=("q", "k", "v"))
     rng = random.Random(work.seed)
 
@@ -110,10 +120,17 @@ def waterfall(work: Work) -> pd.DataFrame:
         "batches by length": steps_of(our_run(work, lora, _EveryPosition), work.steps),
         "last block for one token": steps_of(our_run(work, lora), work.steps),
     }
+    if layers is not None:
+        works |= {
+            "adapters on the last blocks only": steps_of(
+                without_prefix(work, replace(lora, layers=layers)), work.steps
+            ),
+            "what lies below computed once": steps_of(our_run(work, replace(lora, layers=layers)), work.steps),
+        }
     if work.precision == "bf16":
-        held = works.pop("last block for one token")
         again = our_run(work, lora)
         again.release()
+        held = works["last block for one token"]
         works["last block for one token"] = steps_of(again, work.steps)
         works["frozen weights kept in bf16"] = held
     speeds = work.batch_size * work.steps / in_turns(works, work.rounds)
@@ -135,36 +152,49 @@ def last_linear(work: Work) -> list[dict]:
     return [row("last linear, an epoch", seconds, "kept features", "first epoch")]
 
 
-def adapter_costs(work: Work, specs: dict[str, tuple[Spec, LoRA]]) -> pd.DataFrame:
-    """A training step of each adapter over one of LoRA at the same targets: time, and trained parameters.
+def frozen_prefix(work: Work, layers: tuple[int, int], epochs: int = 3) -> list[dict]:
+    """LoRA on some of the last blocks against peft's on the same: an epoch after the first, and `epochs` of them with
+    what has to be computed for them, of texts that were not seen before."""
+    targets = ("q", "k", "v") if work.config.family == "gpt2" else ("q", "v")
+    lora, size = LoRA(rank=RANK, targets=targets, layers=layers), work.batch_size * work.steps
+    theirs, name = their_steps(work, lora), f"LoRA on blocks {layers[0]} to {layers[1] - 1} of {work.config.n_layer}"
+    with tempfile.TemporaryDirectory() as cache, environment_of(GPT2LIB_CACHE=cache):
+        part = replace(work, lengths=work.lengths[:size], weights=str(work.folder))
+        run = our_run(part, lora)
+        later = in_turns({"ours": steps_of(run, work.steps), "peft": theirs}, work.rounds)
+        unseen = iter(range(size, len(work.examples) - size + 1, size))
 
-    specs: name -> (adapter, LoRA to compare with). One batch of median-length texts, the same for all.
+        def whole() -> None:
+            examples = work.examples[(first := next(unseen)) : first + size]
+            again = Trainer(run.model, examples, examples[:1], replace(run.settings, epochs=epochs))
+            while not again.stopped:
+                again.step()
+
+        works = {"ours": whole, "peft": lambda: [theirs() for _ in range(epochs)]}
+        all_epochs = in_turns(works, work.rounds)
+    return [
+        row(f"{name}, an epoch after the first", later, "ours", "peft", size, "examples/s"),
+        row(f"{name}, {epochs} epochs", all_epochs, "ours", "peft", epochs * size, "examples/s"),
+    ]
+
+
+def adapter_costs(work: Work, specs: dict[str, tuple[Spec, LoRA]], steps: int = 10) -> pd.DataFrame:
+    """Training with each adapter over training with a LoRA: time, and trained parameters.
+
+    specs: name -> (adapter, LoRA to compare with). Texts are of one length, the median, so that every step is the same
+    work. steps: of one round, a whole period of whatever an adapter does every so many steps (alpha-LoRA's own batches
+    every 10); fitting a spline's grid, every 200 steps, is left out.
     """
     length = int(statistics.median(work.lengths))
-    chosen = [Encoded((e.ids * length)[:length], e.label) for e in work.examples[: work.batch_size]]
-    batch = Batch.of(chosen, work.device)
-    base = load_model(work.folder)
-
-    def step(spec: Spec):
-        model = Classifier(attach(copy.deepcopy(base), spec), LinearHead(work.config.n_embd, CLASSES)).to(work.device)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = AdamW(trained, lr=1e-4)
-
-        def run():
-            with autocast(work.device, work.precision):
-                loss = model.train()(batch)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return run, sum(p.numel() for p in trained)
-
+    flat = replace(work, lengths=(length,) * max(512, work.batch_size * steps), weights=str(work.folder))
     rows = {}
     for name, (spec, lora) in specs.items():  # two models at a time, for memory's sake
-        (ours, parameters), (theirs, of_lora) = step(spec), step(lora)
-        seconds = in_turns({name: ours, "LoRA": theirs}, max(work.rounds, 5))
+        ours, theirs = our_run(flat, spec), our_run(flat, lora)
+        works = {name: steps_of(ours, steps), "LoRA": steps_of(theirs, steps)}
+        seconds = in_turns(works, max(work.rounds, 5))
         ratio = seconds[name] / seconds["LoRA"]
-        rows[name] = {"targets of LoRA": " ".join(lora.targets), "trained": parameters, "LoRA's": of_lora}
+        trained, of_lora = (sum(p.numel() for p in run.trained.values()) for run in (ours, theirs))
+        rows[name] = {"targets of LoRA": " ".join(lora.targets), "trained": trained, "LoRA's": of_lora}
         rows[name] |= {"time over LoRA's": ratio.median(), "lowest": ratio.min(), "highest": ratio.max()}
     return pd.DataFrame(rows).T
 

@@ -1,9 +1,11 @@
 """The work that both sides do, and how it is measured."""
 
+import os
 import random
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -57,6 +59,18 @@ class Work:
     @property
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def environment_of(**variables: str):
+    """These environment variables, for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def in_turns(works: dict[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> pd.DataFrame:
