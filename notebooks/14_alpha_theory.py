@@ -37,9 +37,10 @@ seed: int = 0  # of the simulation
 # %%
 import numpy as np
 import pandas as pd
-from ipywidgets import FloatSlider, interact
+from ipywidgets import FloatSlider
 
 from gpt2lib.course import Verdicts, exercise, predict
+from gpt2lib.course.widgets import explore
 from gpt2lib.report import figures
 from gpt2lib.theory import accuracy, best_alpha, compare, ridge_source
 
@@ -164,9 +165,11 @@ slider = {"beta": FloatSlider(beta, min=-1, max=1, step=0.05), "eta": FloatSlide
 slider["gamma"] = FloatSlider(gamma, min=0.05, max=8, step=0.05)
 
 
-@interact(**slider)
 def picture(beta, eta, gamma):
     return figures.accuracy_over_alpha(*compare({f"beta = {beta:g}": (beta, eta, gamma)}, alphas, shown, **common))
+
+
+explore(picture, **slider)
 
 
 # %% [markdown]

@@ -432,7 +432,27 @@ def test_the_last_block_works_on_the_positions_that_are_read_alone(model):
 def test_few_rows_are_multiplied_as_many_are(shape):
     layer = Linear(24, 10)
     x = torch.randn(shape)
-    expected = layer(x)  # with gradients: torch's own way
+    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
     with torch.no_grad():
         assert torch.allclose(layer(x), expected, atol=1e-6) and layer(x).shape == expected.shape
         assert torch.allclose(linear(x, layer.weight), expected - layer.bias, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("shape", [(2, 24), (3, 5, 24), (1, 70, 24)], ids=str)
+def test_onednns_product_has_the_gradients_of_the_linear_layer(monkeypatch, shape, bias):
+    """Of the input, the weight and the bias, and their own gradients: as F.linear's, on any processor that has it."""
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this PyTorch is built without oneDNN")
+    monkeypatch.setattr("gpt2lib.model.linear.onednn_is_faster", lambda: True)
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape), torch.randn(16, 24)
+    found = []
+    for function in (linear, torch.nn.functional.linear):
+        given = [t.clone().requires_grad_() for t in (x, weight, *[torch.ones(16)] * bias)]
+        y = function(*given)
+        first = torch.autograd.grad((y.sin() * y).sum(), given, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), given[:2])
+        found.append([y, *first, *second])
+    for ours, expected in zip(*found, strict=True):
+        assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())

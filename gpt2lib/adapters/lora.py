@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
 from gpt2lib.common.checks import check_count, check_dropout, check_number
 from gpt2lib.model.decoder import Decoder
+from gpt2lib.model.linear import linear
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class LoRALinear(AdaptedLinear):
 
     def delta(self, x: Tensor) -> Tensor:
         x = self.dropout(x).to(self.A.dtype)
-        return F.linear(self.scaling * F.linear(x, self.A), self.B)  # [..., d_in] -> [..., rank] -> [..., d_out]
+        return linear(self.scaling * linear(x, self.A), self.B)  # [..., d_in] -> [..., rank] -> [..., d_out]
 
     def delta_weight(self) -> Tensor:
         return self.scaling * self.B.double() @ self.A.double()
