@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from unittest.mock import patch
 
 import pandas as pd
 import torch
@@ -17,6 +18,7 @@ from gpt2lib.common.machine import matmul_peak, wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
 from gpt2lib.model.base import load_model
+from gpt2lib.model.linear import linear, onednn_is_faster
 from gpt2lib.tasks.method import Full, Trainable
 from gpt2lib.training import Trainer, TrainingSettings, fit
 from gpt2lib.training.objectives import Classifier, LinearHead
@@ -97,6 +99,16 @@ def without_prefix(work: Work, method: Trainable) -> Trainer:
         return our_run(work, method)
 
 
+def _by_mkl(ours: Callable[[], None]) -> Callable[[], None]:
+    """The same with the products that PyTorch would take by itself."""
+
+    def run() -> None:
+        with patch("gpt2lib.model.linear.onednn_is_faster", return_value=False):
+            ours()
+
+    return run
+
+
 def waterfall(work: Work, layers: tuple[int, int] | None = None) -> pd.DataFrame:
     """LoRA training in examples a second, one change at a time from transformers + peft to `fit`; all in turns.
 
@@ -114,19 +126,16 @@ def waterfall(work: Work, layers: tuple[int, int] | None = None) -> pd.DataFrame
 
         return lambda: [step() for _ in range(work.steps)]
 
-    works = {
-        "transformers + peft": their_steps(work, lora),
-        "our model, no mask": drawn_at_random(our_run(work, lora, _EveryPosition)),
-        "batches by length": steps_of(our_run(work, lora, _EveryPosition), work.steps),
-        "last block for one token": steps_of(our_run(work, lora), work.steps),
-    }
+    ours = drawn_at_random(our_run(work, lora, _EveryPosition))
+    works = {"transformers + peft": their_steps(work, lora), "our model, no mask": ours}
+    if work.device.type == "cpu" and work.precision == "float32" and onednn_is_faster():
+        works |= {"our model, no mask": _by_mkl(ours), "products by oneDNN": ours}
+    works["batches by length"] = steps_of(our_run(work, lora, _EveryPosition), work.steps)
+    works["last block for one token"] = steps_of(our_run(work, lora), work.steps)
     if layers is not None:
-        works |= {
-            "adapters on the last blocks only": steps_of(
-                without_prefix(work, replace(lora, layers=layers)), work.steps
-            ),
-            "what lies below computed once": steps_of(our_run(work, replace(lora, layers=layers)), work.steps),
-        }
+        last = replace(lora, layers=layers)
+        works["adapters on the last blocks only"] = steps_of(without_prefix(work, last), work.steps)
+        works["what lies below computed once"] = steps_of(our_run(work, last), work.steps)
     if work.precision == "bf16":
         again = our_run(work, lora)
         again.release()
@@ -152,17 +161,18 @@ def last_linear(work: Work) -> list[dict]:
     return [row("last linear, an epoch", seconds, "kept features", "first epoch")]
 
 
-def frozen_prefix(work: Work, layers: tuple[int, int], epochs: int = 3) -> list[dict]:
-    """LoRA on some of the last blocks against peft's on the same: an epoch after the first, and `epochs` of them with
-    what has to be computed for them, of texts that were not seen before."""
+def frozen_prefix(work: Work, layers: tuple[int, int], epochs: int = 3, size: int = 512) -> list[dict]:
+    """LoRA on some of the last blocks against peft's on the same: an epoch after the first; and `epochs` of `size`
+    texts that were not seen before, with what has to be computed for them. peft's time there is that of fewer steps, by
+    their number: each is the same work."""
     targets = ("q", "k", "v") if work.config.family == "gpt2" else ("q", "v")
-    lora, size = LoRA(rank=RANK, targets=targets, layers=layers), work.batch_size * work.steps
+    lora, per_round = LoRA(rank=RANK, targets=targets, layers=layers), work.batch_size * work.steps
     theirs, name = their_steps(work, lora), f"LoRA on blocks {layers[0]} to {layers[1] - 1} of {work.config.n_layer}"
+    size = min(size, len(work.examples) // (work.rounds + 2))
     with tempfile.TemporaryDirectory() as cache, environment_of(GPT2LIB_CACHE=cache):
-        part = replace(work, lengths=work.lengths[:size], weights=str(work.folder))
-        run = our_run(part, lora)
+        run = our_run(replace(work, lengths=work.lengths[:size], weights=str(work.folder)), lora)
         later = in_turns({"ours": steps_of(run, work.steps), "peft": theirs}, work.rounds)
-        unseen = iter(range(size, len(work.examples) - size + 1, size))
+        unseen = iter(range(size, len(work.examples), size))
 
         def whole() -> None:
             examples = work.examples[(first := next(unseen)) : first + size]
@@ -170,11 +180,11 @@ def frozen_prefix(work: Work, layers: tuple[int, int], epochs: int = 3) -> list[
             while not again.stopped:
                 again.step()
 
-        works = {"ours": whole, "peft": lambda: [theirs() for _ in range(epochs)]}
-        all_epochs = in_turns(works, work.rounds)
+        whole_runs = in_turns({"ours": whole, "peft": theirs}, work.rounds)
+    whole_runs["peft"] *= epochs * size / per_round
     return [
-        row(f"{name}, an epoch after the first", later, "ours", "peft", size, "examples/s"),
-        row(f"{name}, {epochs} epochs", all_epochs, "ours", "peft", epochs * size, "examples/s"),
+        row(f"{name}, an epoch after the first", later, "ours", "peft", per_round, "examples/s"),
+        row(f"{name}, {epochs} epochs", whole_runs, "ours", "peft", epochs * size, "examples/s"),
     ]
 
 
@@ -222,7 +232,7 @@ def growth(work: Work, sizes: tuple[int, ...]) -> pd.DataFrame:
 
 def utilisation(work: Work) -> dict[str, float]:
     """Model FLOPs of full and LoRA training a second, and their share of the fastest matrix product measured here."""
-    peak = matmul_peak(work.device, torch.bfloat16 if work.precision == "bf16" else torch.float32)
+    peak = matmul_peak(linear, work.device, torch.bfloat16 if work.precision == "bf16" else torch.float32)
     matrices = work.config.n_layer * work.config.block_parameters
     found = {"peak": peak}
     # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): operations a token
