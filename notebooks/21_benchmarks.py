@@ -46,18 +46,7 @@ prompts: int = 4  # texts continued at once; 15 and 128 in earnest
 new_tokens: int = 24  # written for each
 sizes: list = [200, 400, 800]  # training sets for the growth of time; 1000, 7000, 50000 in earnest
 methods: list = ["LoRA", "full"]  # of training
-parts: list = [
-    "training",
-    "curves",
-    "waterfall",
-    "last layer",
-    "prefix",
-    "adapters",
-    "decoding",
-    "resources",
-    "growth",
-    "utilisation",
-]
+parts: list = ["training", "curves", "waterfall", "last layer", "prefix", "adapters", "decoding", "resources", "growth"]
 base_model: str = "gpt2-mini"  # for the two learning curves, on the task's own labels
 examples: int = 160  # to train on there; 0 takes all
 epochs: int = 2  # there
@@ -287,7 +276,7 @@ grown = benchmarks.growth(work, tuple(sizes)) if "growth" in parts else pd.DataF
 grown.round(3)
 
 # %%
-used = benchmarks.utilisation(work) if "utilisation" in parts else {}
+used = benchmarks.utilisation(work) if "growth" in parts else {}
 shares = {name: used[f"{name}, share of peak"] for name in ("full", "LoRA") if used}
 if used:
     said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
