@@ -257,6 +257,12 @@ known = pd.DataFrame(rows)
 figures.probes(known, levels)
 
 # %%
+if keep:
+    lowest = [{"task": t, "measure": name, "accuracy": v} for t in tasks for name, v in levels[t].items()]
+    found = pd.concat([known, table.assign(measure="bits per byte"), pd.DataFrame(lowest)])
+    found.to_csv(keep, index=False, float_format="%.5g")
+
+# %%
 most, probes = list(loaded)[-1], known[known["measure"] == "probe"]
 mine = probes[(probes["base"] == most) & (probes["task"] == tasks[0])]
 share = mine.loc[mine["accuracy"].idxmax(), "share"]
@@ -274,12 +280,6 @@ read = probes[probes["base"] != first].groupby(["task", "base"])["accuracy"].max
 check("a probe of a base that has read beats the majority class", all(read[t].min() > floor[t] for t in tasks), read)
 untouched = all(p.grad is None for body, _ in loaded.values() for p in body.parameters())
 check("nothing in the bases was trained for all this", untouched)
-
-# %%
-if keep:
-    lowest = [{"task": t, "measure": name, "accuracy": v} for t in tasks for name, v in levels[t].items()]
-    found = pd.concat([known, table.assign(measure="bits per byte"), pd.DataFrame(lowest)])
-    found.to_csv(keep, index=False, float_format="%.5g")
 
 # %% [markdown]
 # ## 4. In earnest
