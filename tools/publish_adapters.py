@@ -20,12 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMITS = {
     "sst": "Sentences from film reviews in English, of 2004 and before. Five classes that people disagree on, too: "
     "neighbouring ones are often exchanged.",
-    "cfimdb": "Film reviews in English; of a longer one the end is read. Half of the training texts are revisions of the "
-    "other half, made to say the opposite.",
+    "cfimdb": "Film reviews in English; of a longer one the end is read. Half of the training texts are revisions of "
+    "the other half, made to say the opposite.",
     "quora": "Pairs of questions in English, of Quora in 2017. What counts as the same question was decided there, and "
     "not always rightly.",
-    "sonnets": "131 of Shakespeare's sonnets. It writes lines of about the right length and few rhymes; what it writes is "
-    "not checked for sense, and some lines may stand in a sonnet word for word.",
+    "sonnets": "131 of Shakespeare's sonnets. It writes lines of about the right length and few rhymes; what it writes "
+    "is not checked for sense, and some lines may stand in a sonnet word for word.",
 }
 CARD = """# LoRA for {title} on {base}
 
@@ -34,13 +34,14 @@ CARD = """# LoRA for {title} on {base}
 | | |
 |---|---|
 | base | `{base}`, its lowest {depth} blocks |
-| trained | rank {rank}, scale alpha / rank = {scale:g}, on {targets} of blocks {first} to {last}: {trained:,} parameters, the head's included |
-| data | {examples} of {title}, {epochs} passes; a tenth held out to choose the learning rate ({lr:g}) and the epoch |
+| trained | rank {rank}, scale {scale:g}, on {targets} of blocks {first} to {last}: {trained:,} parameters with the head's |
+| data | {examples} of {title}, {epochs} passes; a tenth held out to choose rate ({lr:g}) and epoch |
 | held out | {metric} {selected} (the best of {seeds} seeds, which is why this one is here) |
 | dev, looked at once | {metric} {dev}; mean over the seeds {mean}{floor} |
 | made by | `gpt2lib study notebooks/studies/{study}.toml`, run `{run}`, revision {revision} |
 
-**Limits.** {limits} Trained for a course; do not let it decide anything about people. Research use: the data's own terms hold.
+**Limits.** {limits} Trained for a course; do not let it decide anything about people. Research use: the data's own terms
+hold.
 """
 USE = {
     "sonnets": '`gpt2lib write "three lines"`, or `load_adapted("sonnets").write("three lines")`.',
