@@ -34,14 +34,13 @@ CARD = """# LoRA for {title} on {base}
 | | |
 |---|---|
 | base | `{base}`, its lowest {depth} blocks |
-| trained | rank {rank}, scale {scale:g}, on {targets} of blocks {first} to {last}: {trained:,} parameters with the head's |
+| trained | rank {rank}, scale {scale:g}, on {targets} of blocks {first} to {last}: {trained:,} parameters |
 | data | {examples} of {title}, {epochs} passes; a tenth held out to choose rate ({lr:g}) and epoch |
 | held out | {metric} {selected} (the best of {seeds} seeds, which is why this one is here) |
 | dev, looked at once | {metric} {dev}; mean over the seeds {mean}{floor} |
 | made by | `gpt2lib study notebooks/studies/{study}.toml`, run `{run}`, revision {revision} |
 
-**Limits.** {limits} Trained for a course; do not let it decide anything about people. Research use: the data's own terms
-hold.
+**Limits.** {limits} Trained for a course; do not let it decide anything about people. Research use: the data's terms hold.
 """
 USE = {
     "sonnets": '`gpt2lib write "three lines"`, or `load_adapted("sonnets").write("three lines")`.',
