@@ -40,7 +40,7 @@ CARD = """# LoRA for {title} on {base}
 | dev, looked at once | {metric} {dev}; mean over the seeds {mean}{floor} |
 | made by | `gpt2lib study notebooks/studies/{study}.toml`, run `{run}`, revision {revision} |
 
-**Limits.** {limits} Trained for a course; do not let it decide anything about people. Research use: the data's terms hold.
+**Limits.** {limits} Trained for a course: let it decide nothing about people. Research use: the data's terms hold.
 """
 USE = {
     "sonnets": '`gpt2lib write "three lines"`, or `load_adapted("sonnets").write("three lines")`.',
