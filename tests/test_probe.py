@@ -54,10 +54,11 @@ def test_a_longer_window_and_more_reading_need_fewer_bits(mini):
 
 
 @torch.no_grad()
-def test_a_cloze_is_the_words_log_probabilities_less_those_after_nothing(mini):
+@pytest.mark.parametrize("task", probe.QUESTIONS)
+def test_a_cloze_is_the_words_log_probabilities_less_those_after_nothing(mini, task):
     body, tokenizer = mini
-    examples = [Example("1", text, None, 0) for text in TEXTS[:3]]
-    prompt, words = probe.QUESTIONS["sst"]
+    examples = [Example("1", text, TEXTS[-1] if task == "quora" else None, 0) for text in TEXTS[:3]]
+    prompt, words = probe.QUESTIONS[task]
     first = [tokenizer(word)["input_ids"][0] for word in words]
 
     def log_p(text):
@@ -65,7 +66,7 @@ def test_a_cloze_is_the_words_log_probabilities_less_those_after_nothing(mini):
         return body.logits(body(ids)[0, -1]).log_softmax(-1)[first]
 
     expected = torch.stack([log_p(prompt(e)) - log_p(prompt(probe.NOTHING)) for e in examples])
-    assert np.abs(cloze(body, tokenizer, examples, "sst") - expected.numpy()).max() < 1e-4
+    assert np.abs(cloze(body, tokenizer, examples, task) - expected.numpy()).max() < 1e-4
     with pytest.raises(ValueError, match="possible: sst, cfimdb, quora"):
         cloze(body, tokenizer, examples, "sonnets")
 

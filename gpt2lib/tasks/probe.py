@@ -20,9 +20,8 @@ from gpt2lib.tasks.prompts import paraphrase_prompt
 from gpt2lib.tasks.task import TASKS
 
 END_OF_TEXT = "<|endoftext|>"  # between the documents that GPT-2 and SmolLM2 were pretrained on
-NOTHING = Example(
-    "", "N/A", None, "N/A"
-)  # what words are likely when nothing is said (Zhao et al. 2021, arXiv 2102.09690)
+# what words are likely when nothing is said (Zhao et al. 2021, arXiv 2102.09690)
+NOTHING = Example("", "N/A", pair="N/A")
 
 
 def verdict_prompt(example: Example) -> str:
