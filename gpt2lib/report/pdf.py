@@ -16,7 +16,16 @@ from gpt2lib.adapters import AlphaLoRA
 from gpt2lib.common.whole import read_json, write_json, write_whole
 from gpt2lib.report import figures, statistics
 from gpt2lib.report.collected import collected
-from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, tried_rates, worth
+from gpt2lib.report.summaries import (
+    FLOORS,
+    alpha_gain,
+    block_ranges,
+    needs,
+    sonnet_scores,
+    summarise,
+    tried_rates,
+    worth,
+)
 from gpt2lib.tasks.method import METHODS
 from gpt2lib.tasks.task import TASKS
 
@@ -150,6 +159,15 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         of_bases = needs([_of_base_study(name, results) for name in BASES if (results / f"{name}.csv").is_file()])
         _save(folder, "needs", of_bases, figures.needs(of_bases))
         drawn |= {"worth", "needs"}
+    if (results / "probes.csv").is_file():
+        found = pd.read_csv(results / "probes.csv")
+        known = found[found["measure"].isin(["probe", "cloze"])]
+        floors = {
+            task: rows.set_index("measure")["accuracy"].to_dict()
+            for task, rows in found[found["measure"].isin(FLOORS)].groupby("task", sort=False)
+        }
+        _save(folder, "probes", known.dropna(axis=1, how="all"), figures.probes(known, floors))
+        drawn.add("probes")
     if (results / "range.csv").is_file():
         ranges = block_ranges(*collected("range", results)[:2])
         _save(folder, "blocks", ranges, figures.block_ranges(ranges))
