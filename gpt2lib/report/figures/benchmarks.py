@@ -30,7 +30,7 @@ def waterfall(table: pd.DataFrame) -> Figure:
     for i in y:
         change = f"{speed[i]:.1f}" if i == 0 else f"{speed[i] - before[i]:+.1f}"
         axis.text(ends[i], i, f" {change} ({speed[i] / speed[0]:.2f}x)", va="center", fontsize=7)
-    axis.set(xlabel="examples/s", xlim=(0, 1.45 * ends.max()), ylim=(len(table) - 0.45, -0.55))
+    axis.set(xlabel="examples/s", xlim=(0, 1.75 * ends.max()), ylim=(len(table) - 0.45, -0.55))
     axis.set_yticks(y, table.index)
     axis.grid(axis="y", visible=False)
     return done(figure)
