@@ -1,7 +1,7 @@
 # Every target makes its own virtual environment first if there is none.
 PYTHON ?= python3
 BIN := .venv/bin
-STUDY ?= mini
+STUDY ?= smollm2
 TOKENIZER ?= gpt2
 
 .PHONY: demo test lab study report site benchmarks notebooks format
@@ -27,7 +27,7 @@ test: .venv/ready  ## everything that CI checks
 lab: .venv/ready  ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
-study: .venv/ready  ## make study STUDY=mini|paper|demo: runs, tables, figures, PDF
+study: .venv/ready  ## make study STUDY=smollm2|mini|paper|demo: runs, tables, figures, PDF
 	$(BIN)/gpt2lib study notebooks/studies/$(STUDY).toml
 	$(BIN)/gpt2lib report --study $(STUDY)
 
@@ -39,13 +39,18 @@ site: .venv/ready  ## the course and the report as web pages, build/site/index.h
 
 MEASURE := $(BIN)/papermill --cwd notebooks notebooks/21_benchmarks.ipynb
 REAL := source: "", out: ../report/results
-SMALL := $(REAL), tokenizer_name: $(TOKENIZER), n_layer: 12, n_head: 12, n_embd: 768, vocab_size: 50257, rounds: 5
-ALL := training, waterfall, last layer, adapters, decoding, resources
-benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's shapes: three quarters of an hour, nothing else running
+SMALL := $(REAL), tokenizer_name: $(TOKENIZER), n_layer: 12, n_head: 12, n_embd: 768, vocab_size: 50257, layers: [8, 12], rounds: 5
+SMOL := $(REAL), tokenizer_name: smollm2-135m, shape: smollm2-135m, batch_size: 16, rounds: 5
+ALL := training, waterfall, last layer, decoding, resources
+benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's and SmolLM2's shapes: an hour, nothing else running
 	mkdir -p runs/benchmarks
 	$(MEASURE) runs/benchmarks/sst.ipynb -y '{$(SMALL), task: sst, steps: 6, prompts: 15, new_tokens: 128, parts: [$(ALL)]}'
 	$(MEASURE) runs/benchmarks/quora.ipynb -y '{$(SMALL), task: quora, steps: 4, parts: [training]}'
-	$(MEASURE) runs/benchmarks/cfimdb.ipynb -y '{$(SMALL), task: cfimdb, steps: 3, parts: [training]}'
+	$(MEASURE) runs/benchmarks/cfimdb.ipynb -y '{$(SMALL), task: cfimdb, steps: 2, parts: [training]}'
+	$(MEASURE) runs/benchmarks/bf16.ipynb -y '{$(SMALL), task: sst, precision: bf16, methods: [LoRA], parts: [training]}'
+	$(MEASURE) runs/benchmarks/prefix.ipynb -y '{$(SMALL), task: sst, batch_size: 16, steps: 4, parts: [prefix]}'
+	$(MEASURE) runs/benchmarks/prefix-smollm2.ipynb -y '{$(SMOL), layers: [24, 30], steps: 4, parts: [prefix]}'
+	$(MEASURE) runs/benchmarks/adapters.ipynb -y '{$(SMOL), depth: 20, layers: [14, 20], parts: [adapters]}'
 	$(MEASURE) runs/benchmarks/growth.ipynb -y '{$(REAL), sizes: [1000, 7000, 50000], parts: [growth]}'
 	$(MEASURE) runs/benchmarks/curves.ipynb -y '{$(REAL), examples: 3000, epochs: 3, seeds: [0, 1, 2], parts: [curves]}'
 

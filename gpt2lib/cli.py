@@ -93,16 +93,16 @@ def _show_plan(batch, tflops: float | None) -> None:
 
 
 @cli.command()
-@click.option("--study", default="mini", show_default=True, help="The collected study to report on.")
+@click.option("--study", default="smollm2", show_default=True, help="The collected study to report on.")
 @click.option("--results", default="report/results", show_default=True, help="Where its tables are.")
 @click.option("--figures", default="figures", show_default=True, help="Where the figures go, a folder a study.")
 @click.option("--source", default="report/report.typ", show_default=True, help="The report's Typst source.")
-@click.option("--output", help="The PDF [default: report/report.pdf, or report/STUDY.pdf for another than mini].")
+@click.option("--output", help="The PDF [default: report/report.pdf, or report/STUDY.pdf for another than smollm2].")
 def report(study, results, figures, source, output):
     """Redraw the figures and rebuild the PDF from collected tables; trains nothing."""
     from gpt2lib.report.pdf import build
 
-    default = "report/report.pdf" if study == "mini" else f"report/{study}.pdf"
+    default = "report/report.pdf" if study == "smollm2" else f"report/{study}.pdf"
     click.echo(f"wrote {build(study, Path(results), Path(figures), Path(source), Path(output or default))}")
 
 
@@ -124,7 +124,7 @@ def data(source, tasks):
 def score(predictions, labels, write):
     """Score a study's test predictions against a table of true labels.
 
-    PREDICTIONS is a file such as report/results/mini-test.parquet; LABELS is the course's test table with its label
+    PREDICTIONS is a file such as report/results/smollm2-test.parquet; LABELS is the course's test table with its label
     column filled. The accuracies are printed; with --write they are kept in STUDY-scores.csv beside the predictions.
     """
     from gpt2lib.tasks.scoring import score

