@@ -46,6 +46,7 @@ from gpt2lib.theory import accuracy, best_alpha, compare, ridge_source
 
 check = Verdicts()
 
+
 # %% [markdown]
 # ## The smallest problem
 #
@@ -170,7 +171,6 @@ def picture(beta, eta, gamma):
 
 
 explore(picture, **slider)
-
 
 # %% [markdown]
 # ## What the best alpha depends on

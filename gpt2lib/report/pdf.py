@@ -72,14 +72,19 @@ def _write_names(path: Path, runs: pd.DataFrame) -> None:
 
 
 def _design(runs: pd.DataFrame) -> dict:
-    """What the runs of the main part have in common, of the parameters that the report's text mentions; else None."""
-    main = runs[(runs["part"] == "main") & runs["counts"]]
+    """What the runs of the main part on classes have in common, of the parameters that the report's text mentions (else
+    None); and the blocks of those that write."""
+    main = runs[(runs["part"] == "main") & runs["counts"] & runs["task"].isin(TASKS)]
     given = main["parameters"].map(json.loads) if "parameters" in main else pd.Series(dtype=object)
-    common = {}
-    for name in ("depth", "layers", "select", "precision"):
-        values = {json.dumps(parameters.get(name)) for parameters in given}
-        common[name] = json.loads(values.pop()) if len(values) == 1 else None
-    return common
+    writes = main["task"].map(lambda task: not TASKS[task].classes)
+
+    def common(parameters: pd.Series, name: str):
+        values = {json.dumps(p.get(name)) for p in parameters}
+        return json.loads(values.pop()) if len(values) == 1 else None
+
+    judged, written = (given[rows] if len(given) else [] for rows in (~writes, writes))
+    design = {name: common(judged, name) for name in ("depth", "layers", "select", "precision")}
+    return design | {f"writing_{name}": common(written, name) for name in ("depth", "layers")}
 
 
 def _draw_study(runs, examples, history, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
