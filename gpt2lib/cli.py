@@ -174,7 +174,7 @@ def predict(task, texts, file, output, batch_size, adapter, base):
     elif pairs:
         texts = [tuple(texts)]
     adapted = load_adapted(task, adapter, base)
-    table = adapted.predict(texts, batch_size, progress=f"{len(texts)} texts")
+    table = adapted.predict(texts, batch_size, progress=f"{len(texts)} texts" if len(texts) > 1 else "")
     for number in table.index[table.pop("cut")]:
         last = f"only its last {adapted.max_length} tokens are read, as in training"
         click.echo(f"text {number + 1}: {last}", err=True)
@@ -207,8 +207,15 @@ def write(lines, seed, temperature, top_p, adapter, base):
 
     given = "\n".join(lines).replace(" / ", "\n")
     adapted = load_adapted("sonnets", adapter, base)
-    adapted.write(given, seed, temperature, top_p, lambda piece: click.echo(piece, nl=False))
-    click.echo()
+    shown = []
+
+    def show(piece: str) -> None:
+        shown.append(piece)
+        click.echo(piece, nl=False)
+
+    adapted.write(given, seed, temperature, top_p, show)
+    if not shown[-1].endswith("\n"):
+        click.echo()
 
 
 def main() -> None:
