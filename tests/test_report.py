@@ -122,7 +122,8 @@ def typed_numbers(source: str) -> list[str]:
     or more, or counting something. Not those of code and layout, years, papers, and the level of tests."""
     code = r"//[^\n]*|\"[^\"\n]*\"|calc\.\w+\(\d+|\d+ \*|([/<>]|[=<>]=) *\d+|slice\(\d+\)|\w+: \d+"
     code += r"|\d+(\.\d+)?(cm|em|pt|fr|%)"
-    said = r"arXiv [\d.]+|\b(19|20)\d\d\b|CS224N|\b(95|5) %|notebook \d+|1/1000|bf16|float32|SmolLM2-135M|AVX-512|10\^\(-\d\)"
+    said = r"arXiv [\d.]+|\b(19|20)\d\d\b|CS224N|\b(95|5) %|notebook \d+|1/1000|10\^\(-\d\)"
+    said += r"|bf16|float32|SmolLM2-135M|AVX-512"
     text = re.sub(f"{code}|{said}", " ", source)
     counted = r"\b\d+ (?:to \d+ )?(?:points|seeds|draws|examples|epochs|tokens|minutes|hours|runs|pairs|blocks|MB)\b"
     return [found.group() for found in re.finditer(rf"\d+\.\d+|\d[\d,]*\d|{counted}", text)]
