@@ -159,18 +159,23 @@ def predict(task, texts, file, output, batch_size, adapter, base):
     gpt2lib predict quora "How do I learn to cook?" "What is a good way to learn cooking?"
     gpt2lib predict sst --file reviews.txt --output classes.tsv
     """
+    from gpt2lib.common.whole import write_text
     from gpt2lib.tasks import TASKS, load_adapted
     from gpt2lib.tasks.adapted import texts_in
 
     if bool(texts) == bool(file):
-        raise click.UsageError("give either TEXT or --file (- for standard input)")
+        raise click.UsageError(
+            "give either TEXT or --file (- for standard input); before a text that begins with -, --"
+        )
+    if output != "-" and (not file or Path(output).is_dir() or Path(output).resolve() == Path(file).resolve()):
+        raise click.UsageError("--output is for --file, and another file than that")
     pairs = getattr(TASKS.get(task), "pairs", False)
     if file:
         with click.open_file(file, encoding="utf-8-sig") as stream:
             try:
                 texts = texts_in(stream.read(), "standard input" if file == "-" else file, pairs)
             except UnicodeDecodeError:
-                raise ValueError(f"{file} is not UTF-8; save it so") from None
+                raise ValueError(f"{'standard input' if file == '-' else file} is not UTF-8; save it so") from None
     elif pairs:
         texts = [tuple(texts)]
     adapted = load_adapted(task, adapter, base)
@@ -181,8 +186,11 @@ def predict(task, texts, file, output, batch_size, adapter, base):
     if file:
         for i, column in enumerate(zip(*texts, strict=True) if pairs else [texts]):
             table.insert(i, f"text{i + 1}" if pairs else "text", column)
-        with click.open_file(output, "w", encoding="utf-8") as stream:
-            table.to_csv(stream, sep="\t", index=False, float_format="%.4f", lineterminator="\n")
+        content = table.to_csv(sep="\t", index=False, float_format="%.4f", lineterminator="\n")
+        if output == "-":
+            click.echo(content, nl=False)
+        else:
+            write_text(Path(output), content)
         return
     for text, (_, row) in zip(texts, table.iterrows(), strict=True):
         click.echo(text if isinstance(text, str) else "\n".join(text))

@@ -51,6 +51,14 @@ def test_it_says_what_it_said_when_it_was_trained(kept, task):
         assert row["prediction"] == classes[max(range(len(classes)), key=expected.__getitem__)]
 
 
+@pytest.mark.parametrize(
+    ("texts", "says"), [("great", "a list of texts"), ([None], "text 1 is None"), (["a", 3.0], "text 2 is 3.0")]
+)
+def test_what_is_no_list_of_texts_is_refused(kept, texts, says):
+    with pytest.raises(ValueError, match=says):
+        load_adapted("sst", kept["sst"][2]).predict(texts)
+
+
 def test_of_a_long_text_the_end_is_read(kept):
     """All that fits is read; of 10,000 words, the last 32 tokens."""
     model, tokenizer, folder = kept["sst"]
@@ -158,6 +166,8 @@ def test_the_command_writes_a_table(kept, tmp_path, call, capsys):
     [
         (("predict", "sst", ""), "text 1 is empty"),
         (("predict", "sst"), "give either TEXT or --file"),
+        (("predict", "sst", "x", "--output", "o.tsv"), "--output is for --file"),
+        (("write", "a line", "--seed", "99999999999999999999"), "seed must be a number from 0"),
         (("predict", "imdb", "x"), "no task is called 'imdb'"),
         (("predict", "quora", "one text"), "quora judges two texts at a time"),
         (("predict", "sonnets", "a line"), "sonnets is written, not predicted"),

@@ -446,10 +446,17 @@ def test_onednns_product_has_the_gradients_of_the_linear_layer(monkeypatch, shap
         pytest.skip("this PyTorch is built without oneDNN")
     monkeypatch.setattr("gpt2lib.model.linear.onednn_is_faster", lambda: True)
     torch.manual_seed(0)
-    x, weight = torch.randn(shape), torch.randn(16, 24)
+    x, weight, biases = torch.randn(shape), torch.randn(16, 24), [torch.randn(32)[::2], torch.randn(1).expand(16)]
+    for offset in biases:  # not contiguous, which the operation itself does not see
+        assert torch.allclose(linear(x, weight, offset), torch.nn.functional.linear(x, weight, offset), atol=1e-5)
+    one = [torch.func.grad(lambda w, f=f: f(x, w).square().sum())(weight) for f in (linear, torch.nn.functional.linear)]
+    assert torch.allclose(*one, rtol=1e-4, atol=1e-3)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        linear(x, torch.randn(16, 23))
     found = []
+    bias_values = torch.randn(16)
     for function in (linear, torch.nn.functional.linear):
-        given = [t.clone().requires_grad_() for t in (x, weight, *[torch.ones(16)] * bias)]
+        given = [t.clone().requires_grad_() for t in (x, weight, *[bias_values] * bias)]
         y = function(*given)
         first = torch.autograd.grad((y.sin() * y).sum(), given, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), given[:2])

@@ -31,7 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     float32 = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
     if rows < 2 or not float32 or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
-    if onednn_is_faster():
+    if onednn_is_faster() and _is_plain(x, weight, bias):
         return _ByOneDNN.apply(x, weight, bias)
     if torch.is_grad_enabled() or rows > FEW_ROWS:
         return F.linear(x, weight, bias)
@@ -53,12 +53,21 @@ def onednn_is_faster() -> bool:
     return "AuthenticAMD" in maker
 
 
+def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether oneDNN's operation takes these; it checks little itself, and knows nothing of torch.func and tracing."""
+    fits = x.layout == weight.layout == torch.strided and weight.dim() == 2 and x.shape[-1] == weight.shape[1] > 0
+    same = bias is None or (bias.shape == weight.shape[:1] and bias.dtype == torch.float32)
+    transformed = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    return fits and same and not transformed and not torch.jit.is_tracing()
+
+
 class _ByOneDNN(torch.autograd.Function):
     """F.linear and its gradients by oneDNN's product, which has none of its own."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
+        bias = None if bias is None else bias.contiguous()  # it would be read as if it were
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
     @staticmethod

@@ -72,7 +72,11 @@ def scores(examples: pd.DataFrame) -> np.ndarray:
 
 def by_seed(examples: pd.DataFrame) -> pd.DataFrame:
     """The same with seeds for its rows and examples for its columns."""
-    return _scored(examples).pivot(index="seed", columns="id", values="score")
+    scored = _scored(examples)
+    if (twice := scored.duplicated(["seed", "id"])).any():
+        row = scored[twice].iloc[0]
+        raise ValueError(f"two runs of {row['name']} on {row['task']} have seed {row['seed']}; their names must differ")
+    return scored.pivot(index="seed", columns="id", values="score")
 
 
 def _scored(examples: pd.DataFrame) -> pd.DataFrame:
@@ -110,6 +114,10 @@ def comparisons(examples: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFr
             if both.empty:
                 continue
             d = (table.loc[both] - base.loc[both]).to_numpy()  # [seeds, examples]
+            if np.isnan(d).any():
+                raise ValueError(
+                    f"{task}: runs of {name} and {reference} are not of the same examples; collect them again"
+                )
             found = crossed(d, weight)
             low, high = found.interval()
             row = {"task": task, "method": name, "seeds": len(both), "difference": factor * found.value}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lib import adapters
-from gpt2lib.common.checks import brief, check_count, naming, one_line, shown
+from gpt2lib.common.checks import brief, check_count, check_number, naming, one_line, shown
 from gpt2lib.common.whole import read_json, write_json, write_tensors
 from gpt2lib.data.batches import Encoded
 from gpt2lib.data.example import Example
@@ -62,7 +62,9 @@ def load_adapted(task: str, folder: str | Path | None = None, base: str | None =
         raise FileNotFoundError(f"{folder} holds no task.json; give the folder adapter/ that a run left")
     about = read_json(folder / "task.json")
     try:
-        trained_for, name = str(about["task"]), base or str(about["base_model"])
+        trained_for, name = about["task"], base or about["base_model"]
+        if not isinstance(trained_for, str) or not isinstance(name, str):
+            raise TypeError(f"task {shown(trained_for)} and base_model {shown(name)} must be names")
         depth, max_length = about["depth"], about["max_length"]
         check_count("depth", depth)
         check_count("max_length", max_length, at_least=2)
@@ -118,6 +120,9 @@ class Adapted:
         """
         if not self.classes:
             raise ValueError(f"{self.task} is written, not predicted")
+        if isinstance(texts, str):
+            raise ValueError("give a list of texts, not one text")
+        check_count("batch_size", batch_size)
         encoded = self._encode(texts)
         cut = [len(e.ids) > self.max_length for e in encoded]
         encoded = [replace(e, ids=e.ids[-self.max_length :]) for e in encoded]
@@ -134,7 +139,9 @@ class Adapted:
         """Of a text that is too long, one token more than is read."""
         pairs, examples = TASKS[self.task].pairs, []
         for number, text in enumerate(texts, start=1):
-            parts = [text] if isinstance(text, str) else list(text)
+            parts = list(text) if isinstance(text, tuple | list) else [text]
+            if not all(isinstance(part, str) for part in parts):
+                raise ValueError(f"text {number} is {shown(text)}, not text")
             if len(parts) != 1 + pairs:
                 raise ValueError(f"text {number}: {self.task} judges {'two texts' if pairs else 'one text'} at a time")
             if not all(part.strip() for part in parts):
@@ -157,6 +164,8 @@ class Adapted:
         """
         if self.classes:
             raise ValueError(f"{self.task} is predicted, not written")
+        check_number("temperature", temperature, 0, 1e6)
+        check_number("seed", seed, 0, 2**63 - 1)
         given = verse_lines(lines)
         if not 1 <= len(given) < LINES:
             raise ValueError(f"a sonnet of {LINES} lines goes on from 1 to {LINES - 1} of them, not from {len(given)}")
