@@ -156,7 +156,7 @@ def whole_so_far(folder: Path) -> None:
 def compare(folder: Path) -> None:
     """The struck study's one run is whole, and its weights are the undisturbed one's."""
     one, other = (folder / name / "short" / "run" for name in ("undisturbed", "struck"))
-    for file in ("adapter/adapter.safetensors", "head.safetensors"):
+    for file in ("adapter/adapter.safetensors", "adapter/head.safetensors"):
         a, b = load_file(one / file), load_file(other / file)
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), f"{file} differs"
     records = list((folder / "struck" / "short").glob("*/result.json"))

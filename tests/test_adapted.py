@@ -212,7 +212,10 @@ def test_what_comes_with_the_package_can_be_used(folder):
     assert adapters.attached_spec(adapted.model.body).method == "lora"
     clear = {
         "sst": (["a gorgeous, witty, seductive movie", "a dull, stupid, badly acted mess"], ("positive", "negative")),
-        "cfimdb": (["I loved every minute of this film.", "The worst film that I ever saw."], ("positive", "negative")),
+        "cfimdb": (
+            ["I loved every minute of this film.", "A boring, stupid film with bad actors; do not waste your time."],
+            ("positive", "negative"),
+        ),
         "quora": (
             [("How do I learn to cook?",) * 2, ("How do I learn to cook?", "Why is the sky blue?")],
             ("yes", "no"),

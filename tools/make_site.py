@@ -139,7 +139,7 @@ def tables_of_contents(source: Path, contents: dict, notebooks: dict[int, Path])
     for caption, numbers in grouped:
         pages = [f"{n:02} {heading(notebooks[n])} <notebooks/{notebooks[n].stem}>" for n in numbers if n in notebooks]
         found.append((caption, pages))
-    cards = [path.relative_to(source).with_suffix("") for path in sorted(source.glob("gpt2lib/weights/*/README.md"))]
+    cards = [path.relative_to(source).with_suffix("") for path in sorted(source.glob("gpt2lib/weights/**/README.md"))]
     found.append(("Results", ["report", *(f"{card.parent.name}: model card <{card}>" for card in cards)]))
     code = sorted({p.relative_to(source).with_suffix("").as_posix() for p in source.glob("gpt2lib/**/*.py")})
     found.append(("Reference", ["site/glossary", *(["source"] if code else [])]))
