@@ -1,5 +1,8 @@
 """gpt2-mini, the base model that comes with the package: it loads everywhere, and knows some English."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -97,3 +100,17 @@ def test_its_cards_accuracies_are_those_of_the_study():
         assert cells == pytest.approx(
             [100 * table[method, base, task] for task in ("sst", "cfimdb", "quora")], abs=0.051
         )
+
+
+def test_a_tokenizers_folder_needs_no_model(tmp_path):
+    """tokenizer.json alone, or GPT-2's two files, which transformers makes of it."""
+    whole = load_tokenizer("gpt2-mini")
+    shutil.copy(FOLDER / "tokenizer.json", tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    two = tmp_path / "two"
+    two.mkdir()
+    (two / "vocab.json").write_text(json.dumps(content["vocab"]), encoding="utf-8")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"]]
+    (two / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+    for folder in (tmp_path, two):
+        assert load_tokenizer(folder)(" a fine film")["input_ids"] == whole(" a fine film")["input_ids"]

@@ -78,15 +78,20 @@ def load_tokenizer(name: str | Path):
 
     Raises FileNotFoundError where there is none.
     """
-    folder = pretrained.find(name)
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+    folder = Path(name) if Path(name).is_dir() else pretrained.find(name)
+    there = {path.name for path in folder.iterdir()}
+    if not there & {"tokenizer.json", "vocab.json"}:
         raise FileNotFoundError(
             f"{folder} holds no tokenizer.json and no vocab.json; save the tokenizer beside the model"
         )
-    from transformers import AutoTokenizer  # heavy: two seconds that a user of the model alone need not pay
+    # heavy: two seconds that a user of the model alone need not pay
+    from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
+    kind = AutoTokenizer
+    if not there & {"config.json", "tokenizer_config.json"}:  # which say what kind it is
+        kind = PreTrainedTokenizerFast if "tokenizer.json" in there else GPT2TokenizerFast
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return kind.from_pretrained(folder)
     except Exception as error:  # of Rust and of JSON, none of which names the file
         raise ValueError(
             f"{folder}: its tokenizer cannot be read ({type(error).__name__}: {one_line(error)})"
