@@ -117,6 +117,15 @@ def test_missing_tables_and_columns_are_one_clear_error(copy):
     assert not (copy / "out.pdf").exists()
 
 
+def test_a_study_of_all_blocks_names_none():
+    """As the demo's does, whose parameters say so by an empty list and a 0."""
+    given = {"layers": [], "depth": 0, "select": "dev"}
+    runs = pd.DataFrame({"part": "main", "counts": True, "task": ["sst", "sonnets"], "parameters": json.dumps(given)})
+    assert pdf._design(runs) == dict.fromkeys(["depth", "layers", "precision", "writing_depth", "writing_layers"]) | {
+        "select": "dev"
+    }
+
+
 def typed_numbers(source: str) -> list[str]:
     """The numbers in the report's source that stand for something measured or set: with a decimal point, of two digits
     or more, or counting something. Not those of code and layout, years, papers, and the level of tests."""

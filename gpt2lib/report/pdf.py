@@ -79,7 +79,7 @@ def _design(runs: pd.DataFrame) -> dict:
     writes = main["task"].map(lambda task: not TASKS[task].classes)
 
     def common(parameters: pd.Series, name: str):
-        values = {json.dumps(p.get(name)) for p in parameters}
+        values = {json.dumps(p.get(name) or None) for p in parameters}  # empty: all blocks
         return json.loads(values.pop()) if len(values) == 1 else None
 
     judged, written = (given[rows] if len(given) else [] for rows in (~writes, writes))
