@@ -23,15 +23,15 @@ from gpt2lib.tasks.prepare import Encoder
 from gpt2lib.tasks.sonnets import LINES, complete, verse_lines
 from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.evaluate import predict
-from gpt2lib.training.objectives import Classifier, LanguageModel
+from gpt2lib.training.objectives import Classifier, LanguageModel, trained_parameters
 
 OWN = Path(__file__).resolve().parents[1] / "weights" / "adapters" / "smollm2-135m"
 
 
 def head_state(model: Classifier | LanguageModel) -> dict[str, Tensor]:
     """What is trained of a model's head, or of an output layer of its own."""
-    named = model.named_parameters()
-    return {n: p.detach() for n, p in named if p.requires_grad and n.startswith(("head.", "body.output_weight"))}
+    trained = trained_parameters(model)
+    return {name: p.detach() for name, p in trained.items() if name.startswith(("head.", "body.output_weight"))}
 
 
 def save_adapted(
