@@ -78,9 +78,9 @@ def load_tokenizer(name: str | Path):
 
     Raises FileNotFoundError where there is none.
     """
-    folder = Path(name) if Path(name).is_dir() else pretrained.find(name)
+    folder = pretrained.find(name, holds=("tokenizer.json", "vocab.json"))
     there = {path.name for path in folder.iterdir()}
-    if not there & {"tokenizer.json", "vocab.json"}:
+    if not there & {"tokenizer.json", "vocab.json"}:  # a model of the hub or of an older cache may come without
         raise FileNotFoundError(
             f"{folder} holds no tokenizer.json and no vocab.json; save the tokenizer beside the model"
         )

@@ -18,9 +18,10 @@ from gpt2lib.model.layouts import LAYOUTS
 EMBEDDED = Path(__file__).parents[1] / "weights"  # the models that come with the package, one folder each
 
 
-def find(name: str | Path, allow_pickle: bool = False) -> Path:
-    """The folder that holds a model: an existing folder, one that comes with pip, or a download from the hub. A .gguf
-    file, or a folder that holds one and no config.json, is converted once into the user's cache."""
+def find(name: str | Path, allow_pickle: bool = False, holds: tuple[str, ...] = ("config.json",)) -> Path:
+    """The folder that holds a model (or one of the files `holds`): an existing folder, one that comes with pip, or a
+    download from the hub. A .gguf file, or a folder that holds one and none of `holds`, is converted once into the
+    user's cache."""
     folder = Path(name)
     if (EMBEDDED / folder.name / "config.json").is_file() and str(name) == folder.name:
         return EMBEDDED / folder.name
@@ -29,11 +30,11 @@ def find(name: str | Path, allow_pickle: bool = False) -> Path:
     if folder.suffix == ".gguf" and folder.is_file():
         return gguf_file.converted(folder)
     if folder.is_dir():
-        if (folder / "config.json").is_file():
+        if any((folder / file).is_file() for file in holds):
             return folder
         if len(files := list(folder.glob("*.gguf"))) == 1:
             return gguf_file.converted(files[0])
-        raise FileNotFoundError(f"{folder} holds no config.json; it has: {_listing(folder)}")
+        raise FileNotFoundError(f"{folder} holds no {' and no '.join(holds)}; it has: {_listing(folder)}")
     if str(name).count("/") > 1 or str(name).startswith((".", "/", "~")):
         raise FileNotFoundError(f"there is no folder {folder}")
     from huggingface_hub import snapshot_download  # only needed, and only imported, for a hub name
