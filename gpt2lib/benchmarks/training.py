@@ -2,7 +2,6 @@
 
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 
 from gpt2lib.adapters import LoRA, Spec, attach
 from gpt2lib.benchmarks.peer import Peer, their_steps
-from gpt2lib.benchmarks.work import CLASSES, RANK, Work, environment_of, in_turns, row
+from gpt2lib.benchmarks.work import CLASSES, RANK, Work, environment_of, in_its_own_cache, in_turns, row
 from gpt2lib.common.machine import matmul_peak, wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
@@ -39,17 +38,27 @@ def steps_of(run: Trainer, steps: int) -> Callable[[], None]:
     return lambda: [run.step() for _ in range(steps)]
 
 
+def steps_at_random(run: Trainer, steps: int) -> Callable[[], None]:
+    """As if batches were drawn whatever their lengths."""
+    run.lengths = [1] * len(run.lengths)
+    return steps_of(run, steps)
+
+
 def training(work: Work, methods: Sequence[str] = ("LoRA", "full")) -> list[dict]:
-    """LoRA on query, key and value, and full fine-tuning: examples a second."""
+    """LoRA on query, key and value, and full fine-tuning: examples a second. In bf16 ours is held against the peer's
+    float32, too, which is what a user of it has where nobody asks for bf16."""
     lora, examples = LoRA(rank=RANK, targets=("q", "k", "v")), work.batch_size * work.steps
     rows = []
     for name, ours, theirs, peer in (("LoRA", lora, lora, "peft"), ("full", Full(), None, "transformers")):
         if name not in methods:
             continue
-        seconds = in_turns(
-            {"ours": steps_of(our_run(work, ours), work.steps), peer: their_steps(work, theirs)}, work.rounds
-        )
-        rows.append(row(f"{name} training", seconds, "ours", peer, examples, "examples/s"))
+        works = {"ours": steps_of(our_run(work, ours), work.steps), peer: their_steps(work, theirs)}
+        if work.precision != "float32":
+            plain = replace(work, precision="float32", weights=str(work.folder))
+            works[f"{peer} in float32"] = their_steps(plain, theirs)
+        seconds = in_turns(works, work.rounds)
+        for other in list(works)[1:]:
+            rows.append(row(f"{name} training", seconds, "ours", other, examples, "examples/s"))
     return rows
 
 
@@ -109,24 +118,14 @@ def _by_mkl(ours: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
+@in_its_own_cache
 def waterfall(work: Work, layers: tuple[int, int] | None = None) -> pd.DataFrame:
     """LoRA training in examples a second, one change at a time from transformers + peft to `fit`; all in turns.
 
     layers: the last blocks, (first, end), to which the last two changes confine the adapters.
     """
     lora = LoRA(rank=RANK, targets=("q", "k", "v"))
-    rng = random.Random(work.seed)
-
-    def drawn_at_random(run: Trainer) -> Callable[[], None]:
-        def step():
-            run.model.train()
-            run.gradients(rng.sample(work.examples, work.batch_size))
-            run.optimizer.step()
-            run.model.zero_grad()
-
-        return lambda: [step() for _ in range(work.steps)]
-
-    ours = drawn_at_random(our_run(work, lora, _EveryPosition))
+    ours = steps_at_random(our_run(work, lora, _EveryPosition), work.steps)
     works = {"transformers + peft": their_steps(work, lora), "our model, no mask": ours}
     if work.device.type == "cpu" and work.precision == "float32" and onednn_is_faster():
         works |= {"our model, no mask": _by_mkl(ours), "products by oneDNN": ours}
@@ -146,6 +145,7 @@ def waterfall(work: Work, layers: tuple[int, int] | None = None) -> pd.DataFrame
     return pd.DataFrame({"examples/s": speeds.median(), "lowest": speeds.min(), "highest": speeds.max()})
 
 
+@in_its_own_cache
 def last_linear(work: Work) -> list[dict]:
     """An epoch of last-linear training with the body against one with its features kept."""
     body = load_model(work.folder).requires_grad_(False)
@@ -156,17 +156,17 @@ def last_linear(work: Work) -> list[dict]:
     def start() -> Trainer:
         return Trainer(model, examples, examples[:1], settings)
 
+    @in_its_own_cache
     def first_epoch() -> None:
         """The body's work, which nothing has kept."""
-        with tempfile.TemporaryDirectory() as cache, environment_of(GPT2LIB_CACHE=cache):
-            steps_of(start(), work.steps)()
+        steps_of(start(), work.steps)()
 
-    with tempfile.TemporaryDirectory() as cache, environment_of(GPT2LIB_CACHE=cache):
-        works = {"kept features": steps_of(start(), work.steps), "first epoch": first_epoch}
-        seconds = in_turns(works, work.rounds)
+    works = {"kept features": steps_of(start(), work.steps), "first epoch": first_epoch}
+    seconds = in_turns(works, work.rounds)
     return [row("last linear, an epoch", seconds, "kept features", "first epoch")]
 
 
+@in_its_own_cache
 def frozen_prefix(work: Work, layers: tuple[int, int], epochs: int = 3, size: int = 512) -> list[dict]:
     """LoRA on some of the last blocks against peft's on the same: an epoch after the first; and `epochs` of `size`
     texts that were not seen before, with what has to be computed for them. peft's time there is that of fewer steps, by
@@ -175,18 +175,17 @@ def frozen_prefix(work: Work, layers: tuple[int, int], epochs: int = 3, size: in
     lora, per_round = LoRA(rank=RANK, targets=targets, layers=layers), work.batch_size * work.steps
     theirs, name = their_steps(work, lora), f"LoRA on blocks {layers[0]} to {layers[1] - 1} of {work.config.n_layer}"
     size = min(size, len(work.examples) // (work.rounds + 2))
-    with tempfile.TemporaryDirectory() as cache, environment_of(GPT2LIB_CACHE=cache):
-        run = our_run(replace(work, lengths=work.lengths[:size], weights=str(work.folder)), lora)
-        later = in_turns({"ours": steps_of(run, work.steps), "peft": theirs}, work.rounds)
-        unseen = iter(range(size, len(work.examples), size))
+    run = our_run(replace(work, lengths=work.lengths[:size], weights=str(work.folder)), lora)
+    later = in_turns({"ours": steps_of(run, work.steps), "peft": theirs}, work.rounds)
+    unseen = iter(range(size, len(work.examples), size))
 
-        def whole() -> None:
-            examples = work.examples[(first := next(unseen)) : first + size]
-            again = Trainer(run.model, examples, examples[:1], replace(run.settings, epochs=epochs))
-            while not again.stopped:
-                again.step()
+    def whole() -> None:
+        examples = work.examples[(first := next(unseen)) : first + size]
+        again = Trainer(run.model, examples, examples[:1], replace(run.settings, epochs=epochs))
+        while not again.stopped:
+            again.step()
 
-        whole_runs = in_turns({"ours": whole, "peft": theirs}, work.rounds)
+    whole_runs = in_turns({"ours": whole, "peft": theirs}, work.rounds)
     whole_runs["peft"] *= epochs * size / per_round
     return [
         row(f"{name}, an epoch after the first", later, "ours", "peft", per_round, "examples/s"),
@@ -194,6 +193,7 @@ def frozen_prefix(work: Work, layers: tuple[int, int], epochs: int = 3, size: in
     ]
 
 
+@in_its_own_cache
 def adapter_costs(work: Work, specs: dict[str, tuple[Spec, LoRA]], steps: int = 10) -> pd.DataFrame:
     """Training with each adapter over training with a LoRA: time, and trained parameters.
 

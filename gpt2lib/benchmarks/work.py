@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import date
+from functools import cached_property, wraps
 from importlib.metadata import version
 from pathlib import Path
 
@@ -73,6 +74,17 @@ def environment_of(**variables: str):
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def in_its_own_cache(measure: Callable) -> Callable:
+    """What a measurement keeps of random weights is of no use to anybody: its cache goes when it ends."""
+
+    @wraps(measure)
+    def measured(*arguments, **options):
+        with tempfile.TemporaryDirectory() as cache, environment_of(GPT2LIB_CACHE=cache):
+            return measure(*arguments, **options)
+
+    return measured
+
+
 def in_turns(works: dict[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> pd.DataFrame:
     """Seconds of each piece of work, one row a round, after a round that does not count (unless warm_up is False)."""
     rows = []
@@ -106,12 +118,14 @@ def row(quantity: str, seconds: pd.DataFrame, ours: str, peer: str, per: float =
 
 
 def keep(work: Work, task: str, rows: list[dict], folder: Path) -> None:
-    """Write measurements into `folder`/benchmarks.csv beside the device, shapes and versions; what it held of the same
-    quantities, measured on the same work, goes."""
-    about = {"device": environment()["device"], "task": task, "n_layer": work.config.n_layer}
+    """Write measurements into `folder`/benchmarks.csv beside the device, shapes, versions, revision and day; what it
+    held of the same quantities, measured on the same work, goes."""
+    now = environment()
+    about = {"device": now["device"], "task": task, "n_layer": work.config.n_layer}
     about |= {"n_embd": work.config.n_embd, "batch_size": work.batch_size, "precision": work.precision}
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    table = pd.DataFrame([about | {"versions": versions} | row for row in rows])
+    when = {"versions": versions, "revision": now["revision"], "day": date.today().isoformat()}
+    table = pd.DataFrame([about | when | row for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "benchmarks.csv"
     if path.is_file():
