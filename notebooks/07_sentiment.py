@@ -85,12 +85,14 @@ for example in data.train[:4]:
 # ## The floors
 #
 # Before any network: what does the most frequent class score, and what does a bag of words (TF-IDF of words and word
-# pairs, logistic regression)? Word pairs hold some order ("not good"), so a model that does not beat the second may
+# pairs, logistic regression) that reads as much of each text as the model will? Word pairs hold some order ("not good"), so a model that does not beat the second may
 # well use the
 # order of words: it has not shown that it is *worth more* than counting them.
 
 # %%
-floors = baselines.floors(data, seen)
+body, tokenizer = load_base(base_model, depth=depth or None)
+encoder = Encoder(task, tokenizer, min(max_length, body.config.n_positions))
+floors = baselines.floors(data, seen, encoder.as_read)
 {name: round(value, 3) for name, value in floors.items()}
 
 # %% [markdown]
@@ -142,8 +144,6 @@ def last_token(hidden, lengths):
 
 
 # %%
-body, tokenizer = load_base(base_model, depth=depth or None)
-encoder = Encoder(task, tokenizer, min(max_length, body.config.n_positions))
 train, chooses, dev = encoder(seen.train), encoder(seen.dev), encoder(data.dev)
 batch = Batch.of(train[:3])
 print("tokens      ", list(batch.input_ids.shape), "of which real:", batch.lengths.tolist())

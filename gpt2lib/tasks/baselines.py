@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,16 @@ from gpt2lib.common.whole import write_json
 from gpt2lib.data.load import Example, TaskData
 
 
-def floors(data: TaskData, seen: TaskData | None = None) -> dict[str, float]:
+def floors(
+    data: TaskData, seen: TaskData | None = None, read: Callable[[list[Example]], list[Example]] = list
+) -> dict[str, float]:
     """Dev accuracy of the majority class, dev accuracy and macro-F1 of the bag of words, and its parameters.
 
-    seen: what they are fitted and chosen on, as a model would be (see `data.split`); `data` itself by default. They
-    depend on the data alone, so a study's runs share them through the cache folder.
+    seen: what they are fitted and chosen on, as a model would be (see `data.split`); `data` itself by default. read:
+    what a model reads of the examples (`Encoder.as_read`), whole texts by default. They depend on the data alone, so a
+    study's runs share them through the cache folder.
     """
-    seen = seen or data
+    data, seen = (replace(part, train=read(part.train), dev=read(part.dev)) for part in (data, seen or data))
     code = Path(__file__).read_bytes() + sklearn.__version__.encode()
     digest = hashlib.sha256(code + repr((seen.train, seen.dev, data.dev)).encode()).hexdigest()
     path = cache_folder() / "floors" / f"{digest[:32]}.json"

@@ -1,6 +1,6 @@
 """What a run needs of its task: texts as the model reads them, and the task's head on a prepared body."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt2lib.common.checks import check_count
 from gpt2lib.data.batches import Encoded
@@ -27,6 +27,17 @@ class Encoder:
     def __call__(self, examples: list[Example], score_from_prompt: bool = False) -> list[Encoded]:
         """score_from_prompt: a sonnet's loss counts the lines to be written only, not the given ones or the end."""
         return TASKS[self.task].encode(examples, self.tokenizer, self.max_length, score_from_prompt)
+
+    def as_read(self, examples: list[Example]) -> list[Example]:
+        """The examples with what is read of their texts: of one that is longer than max_length, its end. Pairs stay
+        whole."""
+        read = zip(examples, self(examples), strict=True)
+        return [
+            replace(example, text=self.tokenizer.decode(encoded.ids))
+            if example.pair is None and len(encoded.ids) == self.max_length
+            else example
+            for example, encoded in read
+        ]
 
     def shortened(self, encoded: list[Encoded]) -> int:
         """How many examples fill all of max_length: those that were cut, and any that fit exactly."""
