@@ -50,9 +50,11 @@ benchmarks: .venv/ready  ## speed against transformers + peft at GPT-2 small's a
 	$(MEASURE) runs/benchmarks/bf16.ipynb -y '{$(SMALL), task: sst, precision: bf16, methods: [LoRA], parts: [training]}'
 	$(MEASURE) runs/benchmarks/prefix.ipynb -y '{$(SMALL), task: sst, batch_size: 16, steps: 4, parts: [prefix]}'
 	$(MEASURE) runs/benchmarks/prefix-smollm2.ipynb -y '{$(SMOL), layers: [24, 30], steps: 4, parts: [prefix]}'
+	$(MEASURE) runs/benchmarks/prefix-cfimdb.ipynb -y '{$(SMALL), task: cfimdb, batch_size: 16, steps: 1, unseen: 128, parts: [prefix]}'
+	$(MEASURE) runs/benchmarks/prefix-smollm2-cfimdb.ipynb -y '{$(SMOL), task: cfimdb, layers: [24, 30], steps: 1, unseen: 128, parts: [prefix]}'
 	$(MEASURE) runs/benchmarks/adapters.ipynb -y '{$(SMOL), depth: 20, layers: [14, 20], parts: [adapters]}'
 	$(MEASURE) runs/benchmarks/growth.ipynb -y '{$(REAL), sizes: [1000, 7000, 50000], parts: [growth]}'
-	$(MEASURE) runs/benchmarks/curves.ipynb -y '{$(REAL), examples: 3000, epochs: 3, seeds: [0, 1, 2], parts: [curves]}'
+	$(MEASURE) runs/benchmarks/curves.ipynb -y '{$(REAL), examples: 3000, epochs: 3, lr: 0.003, seeds: [0, 1, 2], parts: [curves]}'
 
 notebooks: .venv/ready  ## execute all pairs from their .py halves and bring both in step
 	$(BIN)/python tools/execute_notebooks.py

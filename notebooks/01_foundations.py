@@ -181,6 +181,7 @@ mlp = MLP(config)
 by_hand = F.gelu(x @ mlp.up.weight.T + mlp.up.bias, approximate="tanh") @ mlp.down.weight.T + mlp.down.bias
 check.close("MLP is the formula above", mlp(x), by_hand, 1e-5, "block.py")
 
+
 # %% [markdown]
 # ## 6. A block, and the whole model
 #
@@ -198,7 +199,6 @@ check.close("MLP is the formula above", mlp(x), by_hand, 1e-5, "block.py")
 # each.
 #
 # </details>
-
 
 # %% tags=["cases"]
 def try_count(function):
@@ -250,7 +250,7 @@ for size, c in SIZES.items():
     rows[size] = {"layers": c.n_layer, "heads": c.n_head, "width": c.n_embd}
     rows[size] |= {"on paper": count(c.n_layer, c.n_embd, c.vocab_size, c.n_positions), "built": built}
     rows[size] |= {"embeddings, %": round(100 * embeddings / built, 1)}
-table = pd.DataFrame(rows).T
+table = pd.DataFrame(rows).T.astype({name: int for name in ("layers", "heads", "width", "on paper", "built")})
 table
 
 # %%
@@ -339,8 +339,10 @@ check.close("no weight lies on a later token", pattern.triu(1), torch.zeros_like
 # %% [markdown]
 # ## 9. Where a token stands
 #
-# Without positions, a token would see a *bag* of earlier tokens. GPT-2 **learns** one vector a position. In the real
-# GPT-2 near positions have similar vectors; the small base model here was trained too briefly to show much of that.
+# In one block without positions, a token would see a *bag* of earlier tokens. (Several blocks can tell the order by the
+# causal mask alone, since an earlier token has seen fewer others; it is a weak hint.) GPT-2 **learns** one vector a
+# position. In the real GPT-2 near positions have similar vectors; the small base model here was trained too briefly to
+# show much of that.
 
 # %%
 used = model.wpe.weight.detach().numpy()[:256]
@@ -356,6 +358,7 @@ with torch.no_grad():
     without = one_block(words)[:, -1], one_block(shuffled)[:, -1]
 check("with positions, the order of the earlier tokens matters", moved > 1e-4, moved)
 check.close("without them, one block sees a bag of tokens", *without, 1e-5)
+
 
 # %% [markdown]
 # ## 10. AdamW by hand
@@ -376,7 +379,6 @@ check.close("without them, one block sees a bag of tokens", *without, 1e-5)
 # The order matters: $m$ and $s$ first, and the decay acts on the parameter *after* the update.
 #
 # </details>
-
 
 # %% tags=["cases"]
 def fifty_steps(function):
@@ -454,7 +456,7 @@ check(
 )
 
 # %%
-figures.curves(range(1, 1001), {"ours": path}, "step", "largest difference to torch.optim.AdamW", log=True)
+figures.curves(range(1, 1001), {"ours": path}, "step", "largest difference to torch.optim.AdamW", log="y")
 
 # %% [markdown]
 # The two differ a little by design: PyTorch decays *before* the update, and corrects the bias under $\epsilon$ too.
@@ -473,8 +475,7 @@ figures.curves(range(1, 1001), {"ours": path}, "step", "largest difference to to
 # | [Hendrycks and Gimpel 2016](https://arxiv.org/abs/1606.08415), 2 | GELU, the form with tanh | [model/block.py](../gpt2lib/model/block.py), `MLP` | none |
 # | [Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101), algorithm 2 | decay apart from the gradient | [training/optimizer.py](../gpt2lib/training/optimizer.py), `AdamW` | the decay comes after the update, and $\epsilon$ is not corrected |
 #
-# **References.** [Vaswani et al. 2017](https://arxiv.org/abs/1706.03762) (attention);
-# [Radford et al.
+# **References.** [Vaswani et al. 2017](https://arxiv.org/abs/1706.03762) (attention); [Radford et al.
 # 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
 # [Hendrycks and Gimpel 2016](https://arxiv.org/abs/1606.08415) (GELU); [Kingma and Ba
 # 2015](https://arxiv.org/abs/1412.6980) (Adam); [Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101) (AdamW).

@@ -28,7 +28,7 @@
 # notebook goes on with the solution, so that you may skip. What you wrote is used by all that follows: at the end, the
 # model is *yours*.
 #
-# Needs notebook 01. It runs in half a minute on one core; writing it takes an afternoon.
+# Needs notebook 01. It runs in about half a minute on one core; writing it takes an afternoon.
 
 # %% tags=["parameters"]
 base_model: str = "gpt2-mini"  # the checkpoint that is loaded at the end; a GPT-2 in the transformers layout
@@ -78,7 +78,6 @@ _ = torch.manual_seed(seed)
 # `torch.tanh` and `math.pi`. Everything works element by element, so no shape is needed.
 #
 # </details>
-
 
 # %% tags=["exercise"]
 @exercise(
@@ -173,8 +172,8 @@ check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
 # %% [markdown]
 # ## 2. Attention that sees no future
 #
-# Token $t$ mixes the values $v_u$ of the tokens $u \le t$, by how well their keys fit its query. In matrices, with
-# $Q$: `[new, d]` and $K, V$: `[all, d]`,
+# Token $t$ mixes the values $v_u$ of the tokens $u \le t$, by how well their keys fit its query. In matrices, with $Q$:
+# `[new, d]` and $K, V$: `[all, d]`,
 #
 # $$Y = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt d} + M\right) V,
 # \qquad M_{tu} = \begin{cases} 0 & u \text{ is not later than } t \\ -\infty & \text{else.} \end{cases}$$
@@ -191,11 +190,9 @@ check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
 # <details><summary>Hint</summary>
 #
 # `torch.ones(new, all, dtype=torch.bool).triu(k)` is True on and above the k-th diagonal. Which k marks the later
-# tokens when
-# `new == all`, and which when two of five are new? Then `scores.masked_fill(later, -torch.inf)`.
+# tokens when `new == all`, and which when two of five are new? Then `scores.masked_fill(later, -torch.inf)`.
 #
 # </details>
-
 
 # %% tags=["cases"]
 def library_attend(q, k, v):
@@ -273,7 +270,6 @@ check.close("the last two tokens see the same alone as in the crowd", two_new, s
 # final shape has the right shape and the wrong numbers.
 #
 # </details>
-
 
 # %% tags=["exercise"]
 @exercise(
@@ -376,7 +372,6 @@ class Attention(Parts):
 #
 # Your functions become layers here, with the names that the library's have.
 
-
 # %% tags=["cases"]
 class LayerNorm(nn.Module):
     """Your `layer_norm` with its two learned vectors."""
@@ -409,7 +404,6 @@ try_block = build.beside(config, LibraryBlock(config), x, first=4)
 # Two lines, and the `past` of the attention is returned as it comes.
 #
 # </details>
-
 
 # %% tags=["exercise"]
 @exercise(
@@ -547,12 +541,10 @@ class GPT(Stack):
 # <details><summary>Hint</summary>
 #
 # $\log \mathrm{softmax}(z)_i = z_i - \log \sum_j e^{z_j}$: `logits.logsumexp(-1)` computes the second part without
-# overflow.
-# `logits.gather(-1, ids[..., None])` picks one logit for each token. Which slices of `logits` and of `ids` belong
-# together?
+# overflow. `logits.gather(-1, ids[..., None])` picks one logit for each token. Which slices of `logits` and of `ids`
+# belong together?
 #
 # </details>
-
 
 # %% tags=["cases"]
 def library_loss(logits, ids):
@@ -622,8 +614,7 @@ check("an untrained model's loss is log V within 0.1", abs(untrained - math.log(
 # <details><summary>Hint</summary>
 #
 # Walk with an index: at a match append the joined symbol and go on by two, otherwise by one. `a a a` with the pair
-# `(a, a)` is
-# `aa a`: symbols that were merged are used up.
+# `(a, a)` is `aa a`: symbols that were merged are used up.
 #
 # </details>
 
@@ -683,7 +674,6 @@ def merge(symbols, pair):
 # no pair is left.
 #
 # </details>
-
 
 # %% tags=["cases"]
 def words_of(text):
@@ -834,12 +824,13 @@ widgets.tokenizer_box(tokenizer, "The plot is unbelievably dull, but the hero is
 
 # %% tags=["cases"]
 tiny = GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=40, n_positions=16)
-random_batches = list(torch.randint(0, 40, (12, 4, 16)))  # twelve batches of [4, 16]
+random_batches = list(torch.randint(0, 40, (30, 4, 16)))  # thirty batches of [4, 16]
 
 
 def try_training(loop):
     model = GPT(tiny)
-    model.load_state_dict(GPT2(tiny).state_dict())
+    weights = GPT2(tiny).state_dict()
+    model.load_state_dict(weights | {"wte.weight": 16 * weights["wte.weight"]})  # gradients longer than 1 at first
     return loop(model, random_batches, 0.02)
 
 
@@ -886,6 +877,16 @@ def train(model, batches, lr):
     return loop(model, batches, lr, rate=lambda s, steps, lr: lr)
 
 
+@train.mistake("the learning rate only falls: nothing leads up to it")
+def train(model, batches, lr):
+    return loop(model, batches, lr, rate=lambda s, steps, lr: lr * (steps - s) / steps)
+
+
+@train.mistake("the gradients are never scaled down, however long they are")
+def train(model, batches, lr):
+    return loop(model, batches, lr, limit=math.inf)
+
+
 @train.solution
 def train(model, batches, lr):
     return loop(model, batches, lr)
@@ -912,8 +913,11 @@ torch.manual_seed(seed)
 own = GPT2Config(n_layer=2, n_head=4, n_embd=64, vocab_size=len(vocabulary), n_positions=64)
 poet = GPT(own)
 poet.load_state_dict(GPT2(own).state_dict())
-batches = [rows[torch.randint(len(rows), (16,))] for _ in range(steps)]  # each [16, 64]
+held_out, seen = rows[:20], rows[20:]
+batches = [seen[torch.randint(len(seen), (16,))] for _ in range(steps)]  # each [16, 64]
 losses = train(poet, batches, lr)
+with torch.no_grad():
+    unseen = language_loss(poet(held_out)[0], held_out).item()
 chances = torch.bincount(stream) / len(stream)
 frequency = -(chances * chances.log()).nansum().item()  # what knowing the frequencies alone would reach
 floors = {"log V": [math.log(len(vocabulary))] * steps, "frequencies alone": [frequency] * steps}
@@ -922,8 +926,9 @@ figures.curves(range(1, steps + 1), {"yours": losses} | floors, "step", "loss (n
 # %%
 floor.was(
     losses[-1],
-    f"Knowing how often each token occurs would already reach {frequency:.1f}; the rest is what the model makes of the "
-    "tokens before. The verses follow few patterns, so there is much to be had.",
+    f"That is of the last training batch; on 20 rows that it never saw it is {unseen:.1f}. Knowing how often each token "
+    f"occurs would already reach {frequency:.1f}; the rest is what the model makes of the tokens before. The verses "
+    "follow few patterns, so there is much to be had.",
     digits=1,
 )
 
@@ -935,9 +940,8 @@ check("training takes the loss below half of what the frequencies alone reach", 
 # ## 9. Sampling
 #
 # The greedy choice is dull, and the full distribution has a long tail of nonsense. Two numbers lie between.
-# **Temperature** divides the
-# logits: below 1 it sharpens. **Top-p** keeps the likeliest tokens until their probabilities reach $p$, *including the
-# one that crosses it*, drops the others, and lets the rest sum to 1 again.
+# **Temperature** divides the logits: below 1 it sharpens. **Top-p** keeps the likeliest tokens until their
+# probabilities reach $p$, *including the one that crosses it*, drops the others, and lets the rest sum to 1 again.
 #
 # <details><summary>Hint</summary>
 #
@@ -1001,8 +1005,7 @@ def nucleus(logits, temperature, top_p):
 
 # %% [markdown]
 # The reference here is not a formula: the check drew 100,000 tokens with the library's sampler and counted. In
-# JupyterLab, move the
-# sliders: what the checkpoint thinks comes next, and what is left of it.
+# JupyterLab, move the sliders: what the checkpoint thinks comes next, and what is left of it.
 
 # %%
 words = tokenizer(prompt, return_tensors="pt")["input_ids"]
@@ -1048,7 +1051,6 @@ work.was(
 # the past that came back. `choose` takes logits `[batch, vocab_size]` and gives token numbers `[batch]`.
 #
 # </details>
-
 
 # %% tags=["cases"]
 def greedy(logits):
@@ -1121,7 +1123,6 @@ def generate(model, ids, new, choose):
 
 # %% [markdown]
 # Your model, trained by your loop on your tokens, writes a verse (of the toy corpus's made-up kind):
-
 
 # %%
 def sampler(temperature, top_p):

@@ -23,7 +23,8 @@
 # - pack documents into rows without any padding,
 # - pretrain a small GPT-2, resume it after an interruption, and save it so that transformers loads it too.
 #
-# It runs in about a minute on one core, on text that is made up; the model that the other notebooks use took 102.
+# Needs notebook 01. It runs in about a minute on one core, on text that is made up; the model that the other notebooks
+# use took 102.
 
 # %% tags=["parameters"]
 source: str = "toy"  # "toy", a folder with one .txt or .txt.xz file a part, or "" for GPT2LIB_CORPUS
@@ -94,16 +95,14 @@ for part in parts:
 # (Sennrich et al. 2016; Radford et al. 2019). Frequent words become one token; any text can be written.
 #
 # Write one such step, on words that are already cut into pieces: find the most frequent pair of neighbours, where each
-# word counts
-# as often as it occurs, and glue it together everywhere. Of several pairs that are as frequent take the one that is
-# first in
-# alphabetical order.
+# word counts as often as it occurs, and glue it together everywhere. Of several pairs that are as frequent take the one
+# that is first in alphabetical order.
 #
 # <details><summary>Hint</summary>
 #
-# `collections.Counter` over `itertools.pairwise(word)`, each adding the word's count; `min(pairs, key=lambda pair:
-# (-pairs[pair], pair))`. Then
-# walk through each word with an index: two steps on where the pair stands, one where it does not.
+# `collections.Counter` over `itertools.pairwise(word)`, each adding the word's count;
+# `min(pairs, key=lambda pair: (-pairs[pair], pair))`. Then walk through each word with an index: two steps on where the
+# pair stands, one where it does not.
 #
 # </details>
 
@@ -259,8 +258,9 @@ check("every row is full", {len(row.ids) for row in rows} == {length})
 # %% [markdown]
 # ## Training
 #
-# The model starts from random weights (section 2.3 of Radford et al. 2019: normal, 0.02, smaller on the residual
-# path), where it gives every token about the same chance: the loss starts at about $\log V$.
+# The model starts from random weights (normal, 0.02, as in Radford et al. 2018; smaller on the residual path, as in
+# section 2.3 of Radford et al. 2019), where it gives every token about the same chance: the loss starts at about
+# $\log V$.
 
 # %%
 torch.manual_seed(seed)
@@ -390,9 +390,8 @@ figures.trials(pd.read_csv(report.FOLDER / "results" / "pretraining-trials.csv")
 # ## What it is worth
 #
 # `gpt2lib study notebooks/studies/pretraining.toml` trains `gpt2-mini`, and the same architecture from random weights,
-# on real
-# data, by the same settings: all parameters, each base with the learning rate that was best for it, and LoRA alone. Dev
-# accuracy in per cent:
+# on real data, by the same settings: all parameters, each base with the learning rate that was best for it, and LoRA
+# alone. Dev accuracy in per cent:
 
 # %%
 worth = report.worth(pd.read_csv(report.FOLDER / "results" / "pretraining.csv"))
@@ -400,10 +399,8 @@ worth = report.worth(pd.read_csv(report.FOLDER / "results" / "pretraining.csv"))
 
 # %% [markdown]
 # And their floors, each with the data of its own runs: on Quora LoRA and its bag of words had 6,000 pairs, and all
-# parameters the
-# whole set. On CFIMDB the bag of words reads whole reviews, and a model no more than the last `max_length` tokens of
-# each, which
-# is less in LoRA's runs: there it is no floor under equal conditions.
+# parameters the whole set. On CFIMDB the bag of words reads whole reviews, and a model no more than the last
+# `max_length` tokens of each, which is less in LoRA's runs: there it is no floor under equal conditions.
 
 # %%
 runs = pd.read_csv(report.FOLDER / "results" / "pretraining.csv")
@@ -415,35 +412,29 @@ floors.assign(**(100 * floors[columns]).round(1))
 # ## What we saw, and what it does not show
 #
 # What twelve million tokens are worth depends on what may move. With LoRA alone `gpt2-mini` is nine points better on
-# SST than
-# random weights, which few parameters cannot mend; with all parameters trained, almost four. On CFIMDB and Quora the
-# two bases
-# are less than two points apart, which one run of each cannot tell from chance, and a bag of words is better than both:
-# on CFIMDB it
-# read more of each review, on Quora it is handed the comparison as a feature. This model has read too little; more text
-# would close the
-# gap, not another adapter.
+# SST than random weights, which few parameters cannot mend; with all parameters trained, almost four. On CFIMDB and
+# Quora the two bases are less than two points apart, which one run of each cannot tell from chance, and a bag of words
+# is better than both: on CFIMDB it read more of each review, on Quora it is handed the comparison as a feature. This
+# model has read too little; we think that more text would close the gap, and not another adapter, but nothing here
+# tests it.
 #
 # A few million tokens teach spelling, common phrases and the manner of each part; they do not teach the world.
-# `gpt2-mini` has
-# read some 900 times less text than GPT-2 (12 million tokens of about 3.7 bytes, against WebText's 40 GB). It is no
-# GPT-2, and
-# results on it are never shown as GPT-2's.
+# `gpt2-mini` has read some 900 times less text than GPT-2 (12 million tokens of about 3.7 bytes, against WebText's 40
+# GB). It is no GPT-2, and results on it are never shown as GPT-2's.
 #
 # **Try it.** Halve `n_embd` and double `tokens`: the same time, about. Which one has the lower held-out perplexity?
 #
 # | paper, section | equation | file and class here | where we deviate |
 # |---|---|---|---|
 # | [Sennrich, Haddow and Birch 2016](https://arxiv.org/abs/1508.07909), 3.2 | merge the most frequent pair | [data/pretraining.py](../gpt2lib/data/pretraining.py), `train_tokenizer` | on bytes, as GPT-2; "yes" and "no" are sure to be tokens |
-# | [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), 2.3 | normal, 0.02, smaller on the residual path | [model/decoder.py](../gpt2lib/model/decoder.py), `reset_parameters` | token embeddings may start from counts |
-# | [Levy and Goldberg 2014](https://papers.nips.cc/paper/2014/hash/feab05aa91085b7a8012516bc3533958-Abstract.html), 3 | $\max(0, \mathrm{PMI})$, factored | [data/pretraining.py](../gpt2lib/data/pretraining.py), `count_embeddings` | tokens for words; contexts smoothed ([Levy, Goldberg and Dagan 2015](https://doi.org/10.1162/tacl_a_00134)) |
+# | [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), 2.3 | normal, 0.02 (GPT-2's code), smaller on the residual path | [model/decoder.py](../gpt2lib/model/decoder.py), `reset_parameters` | token embeddings may start from counts |
+# | [Levy and Goldberg 2014](https://papers.nips.cc/paper/2014/hash/feab05aa91085b7a8012516bc3533958-Abstract.html), 3 and 4 | $\max(0, \mathrm{PMI})$, factored | [data/pretraining.py](../gpt2lib/data/pretraining.py), `count_embeddings` | tokens for words; contexts smoothed ([Levy, Goldberg and Dagan 2015](https://doi.org/10.1162/tacl_a_00134)) |
 # | [Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/) | Newton-Schulz on the momentum | [training/optimizer.py](../gpt2lib/training/optimizer.py), `Muon` | only in the long run |
 #
 # **References.** [Radford et al.
-#  2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
-# [Sennrich, Haddow and Birch 2016](https://arxiv.org/abs/1508.07909) (BPE);
-# [Levy and Goldberg 2014](https://papers.nips.cc/paper/2014/hash/feab05aa91085b7a8012516bc3533958-Abstract.html)
-# (vectors from counts);
+# 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
+# [Sennrich, Haddow and Birch 2016](https://arxiv.org/abs/1508.07909) (BPE); [Levy and Goldberg
+# 2014](https://papers.nips.cc/paper/2014/hash/feab05aa91085b7a8012516bc3533958-Abstract.html) (vectors from counts);
 # [Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/) (Muon).
 
 # %% tags=["nbval-check-output"]

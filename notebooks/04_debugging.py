@@ -54,8 +54,8 @@ _ = torch.manual_seed(seed)
 # ## The patients
 #
 # Small GPT-2s, and a made-up language in which token $x$ is followed by $3x + 1$ (modulo the vocabulary's size), but
-# for one token in ten, which is random. A model that works learns it in seconds. No loss can fall below the language's
-# own entropy:
+# for one token in ten, which is random. A model that works learns it in seconds. On text that it has not seen, no loss
+# can stay below the language's own entropy:
 
 # %% tags=["cases"]
 config = GPT2Config(n_layer=2, n_head=2, n_embd=n_embd, vocab_size=vocab_size, n_positions=32)
@@ -85,9 +85,9 @@ check("it comes within 0.3 of the language's entropy", abs(losses[-1] - entropy)
 # ## 1. The first loss is log V
 #
 # **The instrument.** Before training, a model knows nothing: it should give every token about the same chance, $1/V$,
-# and so lose
-# $\log V$. A first loss far *above* means that it begins with strong opinions, all of them wrong, and the first
-# hundreds of steps go into unlearning them. One *below* means that it sees the answers.
+# and so lose $\log V$. A first loss far *above* means that it begins with strong opinions, all of them wrong, and the
+# first hundreds of steps go into unlearning them. One *below* means that it sees the answers, as where the targets are
+# not shifted by one. (A mask that leaks does not show here: an untrained model makes nothing of what it sees.)
 
 # %%
 first = predict(
@@ -107,6 +107,10 @@ def try_initialise(function):
         matrices = [norm for name, norm in norms.items() if name.endswith("weight") and "ln_" not in name]
         result[f"depth {depth}, the first loss is within 0.2 of log V"] = abs(loss.item() - math.log(50)) < 0.2
         result[f"depth {depth}, every matrix gets a gradient"] = min(matrices) > 0
+        into = ("q.weight", "k.weight", "v.weight", "up.weight")  # those that write to the stream may be smaller
+        drawn = [p.std().item() for name, p in model.named_parameters() if name.endswith(into)]
+        of_gpt2 = min(drawn) > 0.01 and max(drawn) < 0.04
+        result[f"depth {depth}, standard deviations are GPT-2's 0.02, within a factor of two"] = of_gpt2
     return result
 
 
@@ -151,9 +155,9 @@ figures.curves(range(1, len(losses) + 1), {"patient 1": losses} | floors, "step"
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# GPT-2 drew its matrices with a standard deviation of 0.02 ([Radford et al.
-# 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), section
-# 2.3).
+# GPT drew its matrices with a standard deviation of 0.02 ([Radford et al.
+# 2018](https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf), section 4.1),
+# and GPT-2's code does.
 #
 # </details>
 
@@ -180,9 +184,8 @@ def initialise(model):
 # ## 2. Overfit one batch
 #
 # **The instrument.** Give the model one batch, again and again. It has only to learn it by heart, and anything with
-# enough parameters
-# can: the loss must go to about **0**. If it does not, do not tune anything: something is broken between the logits and
-# the weights.
+# enough parameters can: the loss must go to about **0**. If it does not, do not tune anything: something is broken
+# between the logits and the weights.
 
 # %%
 stuck = predict("The loss below applies a softmax too many. What does it reach on one batch, in nats? log V is 3.9.")(
@@ -378,7 +381,8 @@ figures.gradient_norms({name: norm for name, norm in norms.items() if "blocks.1"
 
 # %% [markdown]
 # A bias on the keys adds the same number to all scores of a row, $q_t \cdot b$, and a softmax does not see what is
-# added to all. GPT-2's key biases do nothing; the models that came later left them out.
+# added to all. GPT-2's key biases do nothing. Llama has no biases at all; where positions turn the keys (notebook 05),
+# a bias on them is no longer idle, and some later models keep it.
 
 # %%
 largest = max(norm for name, norm in norms.items() if name.endswith("attn.k.bias"))
@@ -455,8 +459,7 @@ print({name: round(norm, 3) for name, norm in diagnose.gradient_norms(layer, lay
 # <details><summary>Hint</summary>
 #
 # $\partial \ell / \partial A = B^\top g\, x^\top$ and $\partial \ell / \partial B = g\, (A x)^\top$. The update must
-# start at zero, but
-# **one** of the two must not.
+# start at zero, but **one** of the two must not.
 #
 # </details>
 
@@ -503,9 +506,8 @@ check(
 # ## 5. A mask that leaks
 #
 # **The instrument.** Change the input at one position: no output *before* it may move, not by a bit. And a second one,
-# without looking
-# inside: train on **random** tokens, new ones each step. Nothing can be learned there, so the loss of an honest model
-# stays at $\log V$.
+# without looking inside: train on **random** tokens, new ones each step. Nothing can be learned there, so the loss of
+# an honest model stays at $\log V$.
 
 
 # %% tags=["cases"]
@@ -621,7 +623,7 @@ check("mended, no output moves when a later token does", max(moved) == 0, moved)
 #
 # | instrument | costs | finds |
 # |---|---|---|
-# | first loss against $\log V$ | one batch | initialisation, a vocabulary of the wrong size, answers in the input |
+# | first loss against $\log V$ | one batch | initialisation, a vocabulary of the wrong size, targets that are not shifted |
 # | overfit one batch | a minute | anything cut or doubled between logits and weights |
 # | rate sweep | ten short runs | a rate that is not applied; then, the rate |
 # | gradient norms | one backward pass | frozen, detached, multiplied by zero |
@@ -630,6 +632,12 @@ check("mended, no output moves when a later token does", max(moved) == 0, moved)
 # Use them **in this order**, before any long run, and again whenever the code changes: each costs less than the doubt.
 # They find what is broken, not what is merely not good: a model that passes all five can still be too small, or badly
 # fed.
+#
+# | paper | section or equation | here | where it deviates |
+# |---|---|---|---|
+# | [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) | 2.3, residual layers start smaller | [model/decoder.py](../gpt2lib/model/decoder.py), `reset_parameters` | none |
+# | [Hu et al. 2021](https://arxiv.org/abs/2106.09685) | 4.1, $B = 0$ at first | [adapters/lora.py](../gpt2lib/adapters/lora.py) | none |
+# | [Smith 2017](https://arxiv.org/abs/1506.01186) | 3.3, a sweep of rates | the cells of section 3 | a run for each rate, where his one run raises it |
 #
 # **References.** Karpathy 2019, [A recipe for training neural networks](https://karpathy.github.io/2019/04/25/recipe/);
 # [Radford et al.

@@ -16,7 +16,7 @@
 # # From GPT-2 to Llama: four changes to one block
 #
 # **The question.** Most language models of today are Llamas in all but name. How far is a Llama from the GPT-2 that you
-#  know?
+# know?
 #
 # After this notebook you can
 # - write RMSNorm and rotary positions, and say why each took the place of what GPT-2 has,
@@ -28,13 +28,12 @@
 # |---|---|---|---|
 # | norm | LayerNorm: mean off, scaled, shifted | RMSNorm: scaled | 1 |
 # | positions | a learned vector added to each token | queries and keys turned by an angle | 2 |
-# | keys and values | one of each for every query head | shared by groups of query heads | 3 |
+# | keys and values | one of each for every query head | shared by groups of query heads (from Llama 2 on) | 3 |
 # | feed-forward | $W_{\text{down}}\,\mathrm{gelu}(W_{\text{up}} x)$ | $W_{\text{down}}(\mathrm{silu}(W_{\text{gate}} x) \odot W_{\text{up}} x)$ | 4 |
 # | biases | everywhere | nowhere | |
 #
 # Everything else is as it was: pre-norm blocks around a residual path, causal attention, an output layer that may be
-# the token
-# embedding. Needs notebook 01 or 02. It runs in a minute on one core.
+# the token embedding. Needs notebook 01. It runs in about half a minute on one core.
 
 # %% tags=["parameters"]
 base_model: str = "smollm2-135m"  # a pretrained Llama that writes at the end; a folder or a hub name will do
@@ -66,14 +65,12 @@ _ = torch.manual_seed(seed)
 # ## 1. A norm without a mean
 #
 # LayerNorm takes the mean off a token's vector, divides by its standard deviation, scales by $g$ and shifts by $b$.
-# RMSNorm
-# divides by the root of the mean *square*, scales, and that is all (Zhang and Sennrich 2019):
+# RMSNorm divides by the root of the mean *square*, scales, and that is all (Zhang and Sennrich 2019):
 #
 # $$\mathrm{rms}(x) = \frac{x}{\sqrt{\tfrac1d \sum_i x_i^2 + \epsilon}} \odot g, \qquad x, g \in \mathbb{R}^d$$
 #
 # One pass over the numbers instead of two, $d$ parameters instead of $2d$. The squares are summed in float32 whatever
-# the model
-# computes in: a sum of bf16 numbers loses the small ones.
+# the model computes in: a sum of bf16 numbers loses the small ones.
 #
 # <details><summary>Hint</summary>
 #
@@ -84,7 +81,11 @@ _ = torch.manual_seed(seed)
 # %% tags=["cases"]
 x = torch.randn(2, 5, 8) + 0.5  # [batch, seq, n_embd]
 g = 1 + 0.1 * torch.randn(8)  # [n_embd]
-norm_cases = [(x.clone().requires_grad_(), g.clone().requires_grad_()), (1e-3 * x, g), (x.bfloat16(), g.bfloat16())]
+norm_cases = [
+    (x.clone().requires_grad_(), g.clone().requires_grad_()),
+    (1e-3 * x, g),
+    (x.bfloat16(), torch.ones(8).bfloat16()),
+]
 
 
 # %% tags=["exercise"]
@@ -126,8 +127,8 @@ def rms_norm(x, weight, eps=1e-5):
 
 # %% [markdown]
 # **What is lost with the mean?** Of a vector's squared length $\sum_i x_i^2$, the part $d\,\bar x^2$ lies along the
-#  direction in which
-# all numbers are equal: what LayerNorm takes away. Look how much that is in a trained GPT-2, after each of its blocks.
+# direction in which all numbers are equal: what LayerNorm takes away. Look how much that is in a trained GPT-2, after
+# each of its blocks.
 
 # %%
 mini, tokenizer = load_base("gpt2-mini")
@@ -149,18 +150,15 @@ check("a trained GPT-2 keeps less than a hundredth of a token's squared length i
 # ## 2. Positions as angles
 #
 # GPT-2 adds a learned vector to the token at place $t$. It has none for place 1,025, and nothing tells it that places 7
-# and 9 stand
-# to each other as 107 and 109 do. Rotary positions (Su et al. 2021) add nothing. They *turn* the query and the key,
-# pair by
-# pair of their numbers, by an angle that grows with the place:
+# and 9 stand to each other as 107 and 109 do. Rotary positions (Su et al. 2021) add nothing. They *turn* the query and
+# the key, pair by pair of their numbers, by an angle that grows with the place:
 #
 # $$\begin{pmatrix} x_i \\ x_{i+d/2} \end{pmatrix} \;\mapsto\;
 # \begin{pmatrix} \cos t\theta_i & -\sin t\theta_i \\ \sin t\theta_i & \cos t\theta_i \end{pmatrix}
 # \begin{pmatrix} x_i \\ x_{i+d/2} \end{pmatrix}, \qquad \theta_i = \theta^{-2i/d}, \quad i = 0, \dots, \tfrac d2 - 1$$
 #
 # A turn changes no length, and the product of two turned vectors depends on the *difference* of their angles alone.
-# First two numbers
-# on a clock whose hand moves half a radian with each place:
+# First two numbers on a clock whose hand moves half a radian with each place:
 
 # %%
 q, k = torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8])
@@ -182,14 +180,13 @@ check(
 
 # %% [markdown]
 # Now all pairs of a head at once. The first pair turns by a radian with each place, the last one hardly at all: fast
-# hands tell
-# neighbours apart, slow ones tell the beginning of a text from its end.
+# hands tell neighbours apart, slow ones tell the beginning of a text from its end.
 #
 # <details><summary>Hint</summary>
 #
 # `torch.arange(0, d, 2) / d` are the exponents $2i/d$. Angles: `positions[:, None] * frequencies`, `[seq, d/2]`, which
-# broadcasts
-# against `[batch, heads, seq, d/2]`. The pairs are `x.chunk(2, -1)`: the first half of the numbers with the second.
+# broadcasts against `[batch, heads, seq, d/2]`. The pairs are `x.chunk(2, -1)`: the first half of the numbers with the
+# second.
 #
 # </details>
 
@@ -245,8 +242,7 @@ def rotate(x, positions, theta):
 
 # %% [markdown]
 # On the left the angles: a row a pair, a column a place. On the right one query and one key of 32 numbers: the query
-# stands at three
-# places, the key at every place before it. Before you look:
+# stands at three places, the key at every place before it. Before you look:
 
 # %%
 guess = predict(
@@ -272,9 +268,8 @@ check.close("a turn changes no length", rotate(heads, torch.arange(6), theta).no
 
 # %% [markdown]
 # Two consequences. Values are **not** turned, so what a token gives does not depend on where it stands. And since the
-# angle is
-# computed and not learned, a place beyond those of pretraining has one, too; whether the model can read it is another
-# question.
+# angle is computed and not learned, a place beyond those of pretraining has one, too; whether the model can read it is
+# another question.
 #
 # ## 3. Heads that share keys and values
 #
@@ -282,10 +277,9 @@ check.close("a turn changes no length", rotate(heads, torch.arange(6), theta).no
 #
 # $$2 \cdot n_{\text{layer}} \cdot n_{\text{kv}} \cdot d_{\text{head}} \cdot 4 \text{ bytes (float32)},$$
 #
-# which for a model like SmolLM2-135M would at four thousand tokens be more than the model itself. Grouped queries
-# (Ainslie et al. 2023): the $n_{\text{head}}$ query heads
-# stay, but groups of them ask the same keys and take the same values. Nine queries share three keys and values in
-# SmolLM2-135M.
+# which for a model like SmolLM2-135M, with keys and values for each of its nine heads, would at four thousand tokens be
+# more than the model itself. Grouped queries (Ainslie et al. 2023): the $n_{\text{head}}$ query heads stay, but groups
+# of them ask the same keys and take the same values. Nine queries share three keys and values in SmolLM2-135M.
 
 # %%
 guess = predict("How many MB do the keys and values of 2,000 tokens take in SmolLM2-135M, in float32?")(None)
@@ -299,8 +293,7 @@ figures.cache_sizes(sizes, 2000)
 
 # %% [markdown]
 # The shapes: queries `[batch, 9, seq, 64]`, keys and values `[batch, 3, seq, 64]`. In the attention call each of the
-# three is read by
-# the next three queries; the cache never holds a copy.
+# three is read by the next three queries; the cache never holds a copy.
 
 # %%
 small = LlamaConfig(n_layer=2, n_head=6, n_kv_head=2, n_embd=48, n_inner=128, vocab_size=100, n_positions=64)
@@ -330,15 +323,13 @@ check("the cache holds two heads of keys and values, not six", kept == {(1, 2)},
 # ## 4. A gate in the feed-forward layer
 #
 # GPT-2's layer computes $4d$ numbers, bends each with GELU, and mixes them. SwiGLU (Shazeer 2020) computes two sets:
-# `up` says what
-# might be written, `gate` how much of it:
+# `up` says what might be written, `gate` how much of it:
 #
 # $$\mathrm{mlp}(x) = W_{\text{down}}\,\big(\mathrm{silu}(W_{\text{gate}}\,x) \odot W_{\text{up}}\,x\big), \qquad
 # \mathrm{silu}(z) = \frac{z}{1 + e^{-z}}$$
 #
 # The product of two linear functions of $x$ is something that no single bend of one can give. Three matrices instead of
-# two: to
-# have the same $8 d^2$ parameters, the inside is $\tfrac83 d$ wide and not $4d$.
+# two: to have the same $8 d^2$ parameters, the inside is $\tfrac83 d$ wide and not $4d$.
 
 # %%
 grid = torch.linspace(-4, 4, 200)
@@ -382,8 +373,7 @@ check.close("a block of your parts is the library's block", my_block(x), block(x
 
 # %% [markdown]
 # And the whole model beside transformers' Llama, with large random weights so that nothing hides: nine heads, three of
-# keys and
-# values, padded on either side and not at all.
+# keys and values, padded on either side and not at all.
 
 # %%
 sizes = dict(num_hidden_layers=2, num_attention_heads=9, num_key_value_heads=3, hidden_size=144, intermediate_size=384)
@@ -417,9 +407,8 @@ check("and the text is the same, token for token, with a cache of three heads", 
 # ## 6. One that has read
 #
 # SmolLM2-135M (Allal et al. 2025) is exactly this, thirty blocks of it. Its parameters, on paper: the embedding $V d$;
-# in each
-# block $2 d^2$ for query and output, $2 d^2\, n_{\text{kv}} / n_{\text{head}}$ for keys and values, $3 d\,
-# n_{\text{inner}}$, two norms; a last norm.
+# in each block $2 d^2$ for query and output, $2 d^2\, n_{\text{kv}} / n_{\text{head}}$ for keys and values,
+# $3 d\, n_{\text{inner}}$, two norms; a last norm.
 
 # %%
 c, d = PUBLISHED["smollm2-135m"], PUBLISHED["smollm2-135m"].n_embd
@@ -441,26 +430,30 @@ except FileNotFoundError as error:  # all above needs no weights
 # ## What we saw, and what it does not show
 #
 # Four changes, each a few lines: a norm that does less, positions that are angles, keys and values that are shared, a
-# gate. Every
-# adapter, head and trainer of this course works on both families, since both have `blocks`, `attn.q`, `mlp.up` under
-# one name; a Llama
-# has the target `gate` besides.
+# gate. Every adapter, head and trainer of this course works on both families, since both have `blocks`, `attn.q`,
+# `mlp.up` under one name; a Llama has the target `gate` besides.
 #
 # That a Llama is *better* is not shown here. Each change was made for a reason (speed, memory, longer texts, a little
-# loss), but what a model knows is first of all what it has read: SmolLM2-135M two trillion tokens, GPT-2 a text of
-# about nine
-# billion. What reading is worth is notebook 06.
+# loss), but what a model knows is first of all what it has read: SmolLM2-135M two trillion tokens, GPT-2 a text of some
+# ten billion. What reading is worth is notebook 06.
 #
 # **To think about.** Why are values not turned? What would a model do whose `theta` is 1? What does a cache for 100
-#  users at once
-# cost, with grouping and without?
+# users at once cost, with grouping and without?
 
 # %% tags=["nbval-check-output"]
 check.table()
 
 # %% [markdown]
-# **References.** Touvron et al. 2023 (Llama, arXiv 2302.13971); Zhang and Sennrich 2019 (RMSNorm, 1910.07467); Su et
-#  al. 2021
-# (rotary positions, 2104.09864); Shazeer 2019 (one key and value for all, 1911.02150) and 2020 (gated layers,
-# 2002.05202); Ainslie et al.
-# 2023 (grouped queries, 2305.13245); Allal et al. 2025 (SmolLM2, 2502.02737).
+# | paper | equation or section | file and class here | where we deviate |
+# |---|---|---|---|
+# | [Zhang and Sennrich 2019](https://arxiv.org/abs/1910.07467) | eq. 4, RMSNorm | [model/llama.py](../gpt2lib/model/llama.py), `RMSNorm` | $\epsilon$ under the root, as in Llama's code |
+# | [Su et al. 2021](https://arxiv.org/abs/2104.09864) | section 3.2, rotary positions | the same, `apply_rope` | pairs are $i$ and $i + d/2$, as in transformers |
+# | [Ainslie et al. 2023](https://arxiv.org/abs/2305.13245) | section 2, grouped queries | the same, `GroupedAttention` | none |
+# | [Shazeer 2020](https://arxiv.org/abs/2002.05202) | SwiGLU | the same, `SwiGLU` | no biases |
+#
+# **References.** [Touvron et al. 2023](https://arxiv.org/abs/2302.13971) (Llama) and
+# [2023b](https://arxiv.org/abs/2307.09288) (Llama 2); [Zhang and Sennrich 2019](https://arxiv.org/abs/1910.07467)
+# (RMSNorm); [Su et al. 2021](https://arxiv.org/abs/2104.09864) (rotary positions); Shazeer
+# [2019](https://arxiv.org/abs/1911.02150) (one key and value for all) and [2020](https://arxiv.org/abs/2002.05202)
+# (gated layers); [Ainslie et al. 2023](https://arxiv.org/abs/2305.13245) (grouped queries); [Ben Allal et al.
+# 2025](https://arxiv.org/abs/2502.02737) (SmolLM2).

@@ -24,7 +24,7 @@
 # - say what an accuracy is worth beside its floors, **and how far it could lie from where it is by chance alone**,
 # - hand in predictions in the course's format.
 #
-# It runs in about two minutes on one core. Needs notebook 02.
+# It runs in about a minute on one core. Needs notebook 02.
 #
 # Two data sets: the Stanford Sentiment Treebank (`sst`: one sentence, five classes; Socher et al. 2013) and
 # counterfactually revised film reviews (`cfimdb`: whole reviews, two classes; Kaushik et al. 2020).
@@ -59,6 +59,7 @@ out: str = ""  # folder for the results; "" keeps none
 # %%
 import numpy as np
 import torch
+from scipy.stats import binom
 
 from gpt2lib.course import Verdicts, exercise, predict, show
 from gpt2lib.data import Batch, load_task, selection
@@ -85,9 +86,9 @@ for example in data.train[:4]:
 # ## The floors
 #
 # Before any network: what does the most frequent class score, and what does a bag of words (TF-IDF of words and word
-# pairs, logistic regression) that reads as much of each text as the model will? Word pairs hold some order ("not good"), so a model that does not beat the second may
-# well use the
-# order of words: it has not shown that it is *worth more* than counting them.
+# pairs, logistic regression) that reads as much of each text as the model will? Word pairs hold some order ("not
+# good"), so a model that does not beat the second may well use the order of words: it has not shown that it is *worth
+# more* than counting them.
 
 # %%
 body, tokenizer = load_base(base_model, depth=depth or None)
@@ -237,8 +238,8 @@ show.mistakes(data.dev, classes)
 # ## How sure is this accuracy?
 #
 # Another dev set of the same size would have given another accuracy. The **bootstrap** (Efron 1979) asks how different:
-# draw $n$ of
-# the $n$ answers *with replacement*, take the share that is right, do it 2,000 times, and cut off 2.5 % on either side.
+# draw $n$ of the $n$ answers *with replacement*, take the share that is right, do it 2,000 times, and cut off 2.5 % on
+# either side.
 #
 # <details><summary>Hint</summary>
 #
@@ -247,17 +248,18 @@ show.mistakes(data.dev, classes)
 # </details>
 
 # %% tags=["cases"]
-answers = {f"{k} of {n}": np.arange(n) < k for n, k in ((300, 150), (1101, 551), (245, 220))}  # right: True
+answers = {f"{k} of {n}": np.arange(n) < k for n, k in ((2000, 1500), (1101, 551), (1101, 990))}  # right: True
 
 
 def near_exact(function):
-    """Both ends in points, each within 1.5 of the exact binomial's."""
+    """Both ends, each within a tenth of the interval's half width of where the binomial distribution has it."""
     result = {}
     for name, right in answers.items():
+        n, k = len(right), right.sum()
         low, high = function(right, np.random.default_rng(0))
-        half = 196 * (right.mean() * (1 - right.mean()) / len(right)) ** 0.5
-        result[f"{name}: the low end is where it should be"] = abs(100 * (right.mean() - low) - half) < 1.5
-        result[f"{name}: the high end is where it should be"] = abs(100 * (high - right.mean()) - half) < 1.5
+        half = 1.96 * (k * (n - k) / n**3) ** 0.5
+        for end, seen, p in (("low", low, 0.025), ("high", high, 0.975)):
+            result[f"{name}: the {end} end is where it should be"] = abs(seen - binom.ppf(p, n, k / n) / n) < half / 10
     return result
 
 
@@ -285,6 +287,12 @@ def bootstrap(right, rng, draws=2000):
     return tuple(np.quantile(right[rng.integers(n, size=(draws, n // 2))].mean(1), [0.025, 0.975]))
 
 
+@bootstrap.mistake("it is a 90 % interval: 5 % are cut off on either side")
+def bootstrap(right, rng, draws=2000):
+    n = len(right)
+    return tuple(np.quantile(right[rng.integers(n, size=(draws, n))].mean(1), [0.05, 0.95]))
+
+
 @bootstrap.mistake("it is the spread of single answers, not that of their mean")
 def bootstrap(right, rng, draws=2000):
     return right.mean() - 1.96 * right.std(), right.mean() + 1.96 * right.std()
@@ -308,10 +316,8 @@ print("The bag of words lies", "inside the interval." if low <= floor <= high el
 
 # %% [markdown]
 # The interval is about *these answers*: what another draw of the dev examples would have done. It says nothing on what
-# another seed would
-# have done in training. And comparing two methods by whether their intervals overlap is not a test: both saw the *same*
-# examples, so
-# what counts is the difference example by example (notebook 22 tests it in pairs).
+# another seed would have done in training. And comparing two methods by whether their intervals overlap is not a test:
+# both saw the *same* examples, so what counts is the difference example by example (notebook 22 tests it in pairs).
 
 # %%
 wilson = statistics.wilson(right.mean(), len(right))
@@ -331,9 +337,8 @@ write_run(
 # ## What we saw, and what it does not show
 #
 # A new layer and some training turn a language model into a classifier. One run is one draw of the head, the order of
-# the
-# data and a small dev set: with 1,101 sentences a 95 % interval of one accuracy is 3 points wide to either side, with
-# 245 reviews 4 to 6. The studies repeat runs before they compare, and compare in pairs.
+# the data and a small dev set: with 1,101 sentences a 95 % interval of one accuracy is 3 points wide to either side,
+# with 245 reviews 4 to 6. The studies repeat runs before they compare, and compare in pairs.
 #
 # **Try it.** Run again with `method = "last-linear"` (a larger `lr`, 1e-2, suits it) and `method = "lora"` (3e-3). On
 # toy data "not" turns a judgement round: which method learns that? Then set `base_model = "untrained:gpt2-mini"`.
@@ -345,11 +350,11 @@ write_run(
 # | Efron 1979 ([doi](https://doi.org/10.1214/aos/1176344552)) | the bootstrap | [report/statistics.py](../gpt2lib/report/statistics.py), `interval` | computed, not drawn; it counts the seeds' spread, too, where there are several (notebook 22) |
 #
 # **References.** [Radford et al.
-#  2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
+# 2018](https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf) (GPT) and
+# [2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
 # [Socher et al. 2013](https://aclanthology.org/D13-1170/) (SST); [Kaushik, Hovy and Lipton
-# 2020](https://arxiv.org/abs/1909.12434) (CFIMDB);
-# [Efron 1979](https://doi.org/10.1214/aos/1176344552) (bootstrap); [Wilson
-# 1927](https://doi.org/10.1080/01621459.1927.10502953) (interval of a share).
+# 2020](https://arxiv.org/abs/1909.12434) (CFIMDB); [Efron 1979](https://doi.org/10.1214/aos/1176344552) (bootstrap);
+# [Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) (interval of a share).
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -163,10 +163,12 @@ check.close("the cloze logits are rows of the output layer", two, whole, 1e-4, "
 # %% [markdown]
 # ## Training
 #
-# Asked before any training, the model has its habits, and says mostly one of the two words.
+# Asked before any training, the model has its habits. How often does it say which word?
 
 # %%
-before, _ = evaluate(model, dev)
+before, answers = evaluate(model, dev)
+said = [label for label, _ in answers]
+print({word: said.count(i) for i, word in enumerate(data.class_names)}, "of", len(said))
 print(f"before training: {before['accuracy']:.3f}, the majority class: {floors['majority_accuracy']:.3f}")
 ahead = predict("By how many points will the model beat the majority class on dev?")(None)
 
@@ -238,7 +240,7 @@ write_run(
 # | [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), 2 | a task as text to continue | [training/objectives.py](../gpt2lib/training/objectives.py), `ClozeHead` | trained, and two words only are weighed |
 #
 # **References.** [Radford et al.
-#  2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
+# 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf) (GPT-2);
 # [Quora 2017](https://quoradata.quora.com/First-Quora-Dataset-Release-Question-Pairs) (question pairs); Penfold, Bruvik
 # and Srinivasan (ExpLoRA).
 

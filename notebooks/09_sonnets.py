@@ -24,7 +24,7 @@
 # - see through a score: what chrF and BLEU measure here, beside completions that know nothing, and what of it can be
 #   read.
 #
-# It runs in about three minutes on one core. Needs notebook 02.
+# It runs in about a minute on one core. Needs notebook 02.
 
 # %% tags=["parameters"]
 task: str = "sonnets"  # the generation task
@@ -151,8 +151,7 @@ check(
 # <details><summary>Hint</summary>
 #
 # Sort in descending order, and keep a token if the probability of those *before* it is less than `top_p`: so the most
-# likely one is
-# always kept, and the last one kept crosses the bound. Then divide by the sum.
+# likely one is always kept, and the last one kept crosses the bound. Then divide by the sum.
 #
 # </details>
 
@@ -239,10 +238,8 @@ figures.overlap_floors(table)
 
 # %% [markdown]
 # On data that is made up even this table is an artefact: all its sonnets are drawn from the same few phrases, so that
-# random lines
-# of others are as good as any. **Below is the real one**: Shakespeare's sonnets, `gpt2-mini`, means of three seeds,
-# from the committed
-# results of `gpt2lib study notebooks/studies/mini.toml`, sorted by perplexity.
+# random lines of others are as good as any. **Below is the real one**: Shakespeare's sonnets, `gpt2-mini`, means of
+# three seeds, from the committed results of `gpt2lib study notebooks/studies/mini.toml`, sorted by perplexity.
 
 # %%
 above.was(
@@ -263,16 +260,14 @@ order = {
     name: t["perplexity"].corr(t["chrf_whole"])
     for name, t in {"all": real, "without last-linear": trained_body}.items()
 }
-print("correlation of perplexity and chrF over methods:", {name: round(value, 2) for name, value in order.items()})
+print("correlation of perplexity and chrF over methods:", {name: round(float(r), 2) for name, r in order.items()})
 
 # %% [markdown]
 # **What to notice.** The *values* of the overlap scores cannot be read: most of a score on whole sonnets is given away,
-#  and lines that
-# know nothing share many of their letter sequences with the true ones. Their *order* can, with care: over the methods
-# that change the blocks, chrF
-# falls as perplexity rises. `last-linear`, which leaves every block as it was, is the exception: the lowest chrF of
-# all, at a perplexity better
-# than LoRA's. Perplexity needs no floor; and the form, which the true sonnets show how to keep, says something more.
+# and the given lines followed by random ones, which know nothing of the sonnet, score **higher than every method**.
+# Their *order* can, with care: over the methods that change the blocks, chrF falls as perplexity rises. `last-linear`,
+# which leaves every block as it was, is the exception: the lowest chrF of all, at a perplexity better than LoRA's.
+# Perplexity needs no floor; and the form, which the true sonnets show how to keep, says something more.
 
 # %%
 form = pd.DataFrame([verse.form(texts, data.train) for texts in completions]).mean()
@@ -318,9 +313,8 @@ write_run(out, data, model, encoder, progress, how, metrics, predictions, name, 
 # | [Papineni et al. 2002](https://doi.org/10.3115/1073083.1073135), 2 | precision of word sequences | [tasks/verse.py](../gpt2lib/tasks/verse.py), `overlap` | one reference |
 #
 # **References.** [Popović 2015](https://doi.org/10.18653/v1/W15-3049) (chrF); [Papineni et al.
-#  2002](https://doi.org/10.3115/1073083.1073135) (BLEU);
-# [Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) (nucleus sampling); [Shakespeare
-# 1609](https://www.gutenberg.org/ebooks/1041) (sonnets).
+# 2002](https://doi.org/10.3115/1073083.1073135) (BLEU); [Holtzman et al. 2020](https://arxiv.org/abs/1904.09751)
+# (nucleus sampling); [Shakespeare 1609](https://www.gutenberg.org/ebooks/1041) (sonnets).
 
 # %% tags=["nbval-check-output"]
 check.table()

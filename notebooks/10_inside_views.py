@@ -25,7 +25,7 @@
 # - see in which blocks an adapter turns an answer, and how large its update has to be.
 #
 # The base is SmolLM2-135M, which really is pretrained; `gpt2-mini` stands beside it as one that has read too little.
-# Needs notebook 02. It runs in two minutes on one core.
+# Needs notebook 02. It runs in about two minutes on one core.
 
 # %% tags=["parameters"]
 base_model: str = "smollm2-135m"  # looked into; any base
@@ -199,7 +199,7 @@ when.was(
     f"Its rank among {opinions.shape[-1]:,} tokens: {way}, {ranks[-1]} at the end. The table shows first choices only.",
     digits=0,
 )
-figures.curves(range(len(ranks)), {"": ranks.numpy()}, "blocks passed", f"rank of {answer.strip()!r}", log=True)
+figures.curves(range(len(ranks)), {"": ranks.numpy()}, "blocks passed", f"rank of {answer.strip()!r}", log="y")
 
 # %%
 check(
@@ -268,8 +268,7 @@ if small_model == "gpt2-mini":
 # <details><summary>Hint</summary>
 #
 # Take the rows of the second half: `patterns[..., L:, :]`, of shape `[..., L, 2 L]`. Row $i$ of them is position
-# $L + i$ and looks at
-# $i + 1$: that is the first diagonal above the main one, `diagonal(1, -2, -1)`.
+# $L + i$ and looks at $i + 1$: that is the first diagonal above the main one, `diagonal(1, -2, -1)`.
 #
 # </details>
 
@@ -362,10 +361,8 @@ if base_model == "smollm2-135m":
 #
 # A small task: is a made-up sentence on a film praise? The model reads the sentence and a question, and the next token
 # should be *yes* or *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA (a small
-# trained
-# update $B A$ beside a frozen matrix, the subject of notebook 11) sits on the upper blocks only; those below run once
-# for
-# each sentence and are kept.
+# trained update $B A$ beside a frozen matrix, the subject of notebook 11) sits on the upper blocks only; those below
+# run once for each sentence and are kept.
 
 
 # %%
@@ -540,7 +537,7 @@ check("with rank 0 the model is the base again", accuracy[0] == start, (accuracy
 #
 # **Try it.** Give the model the sentence "When Mary and John went to the store, John gave a drink to" and
 # `answer = " Mary"`. Which heads look from the last token at *Mary*? Silence them ([Wang et al.
-# 2023](https://arxiv.org/abs/2211.00593) did so in GPT-2).
+# 2023](https://arxiv.org/abs/2211.00593) replaced heads of GPT-2 by their means).
 
 # %% tags=["nbval-check-output"]
 check.table()

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # KronA: updates that are Kronecker products
 #
-# **The question.** LoRA buys few parameters with low rank. Can an update be small *and* of full rank?
-# About 3 minutes on two cores.
+# **The question.** LoRA buys few parameters with low rank. Can an update be small *and* of full rank? Needs notebook
+# [11](11_lora.ipynb). It runs in about two minutes on one core.
 #
 # After this notebook you can
 # - apply a Kronecker product without forming it, and say what that saves,
@@ -28,8 +28,7 @@ task: str = "sst"  # sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
 base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 targets: list = ["q", "v"]  # layers that LoRA and KronA sit on, among q k v o up down
-lr_lora: float = 2e-3  # highest learning rate of LoRA
-lr_krona: float = 1e-2  # and of the three forms of KronA
+rates: list = [8e-3, 3.2e-2, 1.28e-1, 5.12e-1]  # highest learning rates: each method takes its best of them on dev
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
 examples: int = 320  # training examples, drawn once and for all; 0 takes all
@@ -48,6 +47,7 @@ from gpt2lib.training import TrainingSettings
 
 check = Verdicts()
 
+
 # %% [markdown]
 # ## The product that is never formed
 #
@@ -65,7 +65,6 @@ check = Verdicts()
 # two dimensions and leaves all others alone.
 #
 # </details>
-
 
 # %% tags=["cases"]
 def kronecker_cases():
@@ -158,8 +157,7 @@ for spec in (KronA(targets=tuple(targets)), KronAB(), KronAB(residual=True)):
     properties = Verdicts()
     lessons.check_properties(spec, base_model, properties)
     name = spec.method + (" with residual" if getattr(spec, "residual", False) else "")
-    for claim in properties.claims:
-        check(f"{name}: {claim}", True)
+    check(f"{name} has all {len(properties.claims)} properties of an adapter", True)
 
 # %%
 config = load_base(base_model)[0].config
@@ -183,10 +181,9 @@ print(methods["LoRA"])
 
 # %%
 data = load_task(task, source or None, quiet=True).sample(examples)
-rates = {name: lr_lora if name == "LoRA" else lr_krona for name in methods}
 settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 models, table = lessons.comparison(methods, rates, data, base_model, settings)
-table
+table.round(4)
 
 # %%
 ratio = table["trained"] / table["trained"]["LoRA"]
@@ -224,9 +221,11 @@ check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * r
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# The rank of an update is not its number of parameters, and a higher rank is no promise of a better result: read the
-# table above, not the spectrum, for that, and mind that it is one seed on one small task. The paper's gains over LoRA
-# were measured on T5 and GLUE.
+# The rank of an update is not its number of parameters, and a higher rank is no promise of a better result. Nor is the
+# table: each method had the best of the same rates there, chosen on the dev set that it is reported on, but it is one
+# seed on one small task. The column `lr` is worth a look: KronA's best rate is not LoRA's, and at one rate for both
+# either can be made to win. On SST and a better base, with tuned rates and three seeds or more, notebook 22 tests the
+# difference in pairs. The paper's gains over LoRA were measured on T5 and GLUE.
 #
 # **Exercise 2.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12
 # blocks?

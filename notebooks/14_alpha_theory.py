@@ -16,7 +16,7 @@
 # # alpha-LoRA's theory: why rescaling the frozen weights helps
 #
 # **The question.** alpha-LoRA multiplies what is frozen. Is there a reason why some alpha other than 1 should be best,
-# or is it one more knob? About 1 minute on two cores.
+# or is it one more knob? It runs in about a minute on one core.
 #
 # After this notebook you can
 # - state the smallest problem in which the question has an exact answer, and simulate it in seconds,
@@ -175,9 +175,10 @@ explore(picture, **slider)
 # %% [markdown]
 # ## What the best alpha depends on
 #
-# The more similar the source, the larger the best alpha. For a very similar one it is above 1: the source was shrunk by
-# *its* ridge and wants to be stretched. With more target data ($n/p$ large) the best alpha goes to 0: the update
-# needs no help. What a miss costs is another question: the next section's.
+# The more similar the source, the larger the best alpha. For a very similar one, few target data and a small ridge it
+# is above 1: the source was shrunk by *its* ridge and wants to be stretched. With more target data ($n/p$ large) the
+# best alpha goes to 0: the update needs no help. The larger the ridge $\gamma$, the smaller it is, too. What a miss
+# costs is another question: the next section's.
 
 # %%
 betas, ratios, gammas = np.linspace(-0.9, 0.95, 100), np.geomspace(0.1, 20, 100), np.geomspace(0.05, 20, 100)
@@ -216,8 +217,7 @@ figures.gain_map(columns, rows, gain, best)
 
 # %% [markdown]
 # The same in numbers, twice: with $\gamma$ as it is, and with $\gamma$ **tuned for both sides**, each at its own best.
-# With
-# $\alpha = 1$ the source's part in $w_\alpha$ is $\gamma Q w_s$, so whoever may turn $\gamma$ turns the source's
+# With $\alpha = 1$ the source's part in $w_\alpha$ is $\gamma Q w_s$, so whoever may turn $\gamma$ turns the source's
 # weight, too. A fair comparison lets both do so.
 
 # %%
@@ -335,7 +335,8 @@ check("and the best alpha of a source with c < 0 has the sign of the answer", tu
 # | [El Firdoussi et al. 2025](https://arxiv.org/abs/2510.21345), the linear model | $w_\alpha$ above | `fine_tuned`; `simulate` in [theory.py](../gpt2lib/theory.py) | none |
 # | the same, theorem 1 | $\Phi(m / \sqrt{E_2 - m^2})$ | `accuracy` in [theory.py](../gpt2lib/theory.py) | written with $k = \gamma (1 + \delta)$ |
 # | the same, its corollary on the best alpha | $\alpha^*$ above | `best_alpha` in [theory.py](../gpt2lib/theory.py) | sign, poles and $c = 0$ spelt out |
-# | ours | a source that is a ridge classifier itself; $\gamma$ tuned for both | `ridge_source`, `gains` | not in the paper |
+# | the same, figure 1 | a source that is a ridge classifier itself | `ridge_source` | derived from the general formula, for two tasks whose means have one length |
+# | ours | $\gamma$ tuned for both sides | `gains` | not theirs, as far as their code shows |
 #
 # **Reference.** El Firdoussi et al. 2025, [alpha-LoRA](https://arxiv.org/abs/2510.21345).
 

@@ -16,7 +16,8 @@
 # # alpha-LoRA: rescaling what is frozen
 #
 # **The question.** LoRA adds to the frozen weights and leaves them as they are. But how much of the *old* answer does
-# the new task want? About 2 minutes on two cores.
+# the new task want? Needs notebooks [11](11_lora.ipynb) and [14](14_alpha_theory.ipynb). It runs in about half a minute
+# on one core.
 #
 # After this notebook you can
 # - write alpha-LoRA's layer, and merge it,
@@ -30,7 +31,7 @@ base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hu
 rank: int = 12  # of alpha-LoRA; LoRA gets the rank that matches its parameters
 targets: list = ["q", "v"]  # layers the adapter sits on, among q k v o up down
 every: int = 4  # steps between two updates of alpha (the authors: 10, in longer training)
-lr: float = 2e-3  # highest learning rate of the LoRA parameters
+lr: float = 8e-3  # highest learning rate of the LoRA parameters, in either method
 lr_alpha: float = 2e-2  # constant learning rate of alpha (the authors: 5e-3)
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
@@ -52,6 +53,7 @@ from gpt2lib.training import TrainingSettings
 
 check = Verdicts()
 
+
 # %% [markdown]
 # ## The layer
 #
@@ -59,7 +61,7 @@ check = Verdicts()
 #
 # One number for each row of $W$, 1 at first. The authors scale the whole affine output, bias included, and so does
 # this. Merged: $W \leftarrow \mathrm{diag}(\alpha) W + s B A$ and $b \leftarrow \alpha \odot b$.
-
+#
 # **Exercise 1.** Write both, the layer and what it merges into.
 #
 # <details><summary>Hint</summary>
@@ -184,7 +186,7 @@ settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 rates = dict.fromkeys(methods, lr)
 models, table = lessons.comparison(methods, rates, data, base_model, settings, hooks={"alpha-LoRA": [trace]})
 print(methods["LoRA"])
-table
+table.round(4)
 
 # %%
 ratio = table["trained"]["alpha-LoRA"] / table["trained"]["LoRA"]
@@ -234,9 +236,9 @@ alike.groupby(["task", "examples"]).agg(["mean", "min", "max"]).round(2)
 #
 # The figure of one run is a figure of one run: which rows go up and which down hardly agrees between seeds, so it tells
 # little about what the task wants of a layer. alpha pays for its freedom with a fifth of the training examples, and in
-# notebook 16's study that costs more than it gains: this adapter is a little worse there than LoRA of the same size. We
-# teach it all the same: for the layer, for the hook, and as an idea that was taken from a theorem to a place where the
-# theorem does not hold. Notebook 14 has the theorem, for a linear classifier, and what is gained there.
+# notebook 16's study the recipe as a whole is a little worse than LoRA of the same size. We teach it all the same: for
+# the layer, for the hook, and as an idea that was taken from a theorem to a place where the theorem does not hold.
+# Notebook 14 has the theorem, for a linear classifier, and what is gained there.
 #
 # ## Three questions
 #
@@ -288,8 +290,8 @@ moved = moved.solution(len(range(10, 2 * 800 // 16, 10)))
 # %% [markdown]
 # | paper | section or equation | here | where it deviates |
 # |---|---|---|---|
-# | [El Firdoussi et al. 2025](https://arxiv.org/abs/2510.21345) | the layer, one alpha a row | `AlphaLoRALinear` in [alpha_lora.py](../gpt2lib/adapters/alpha_lora.py) | none |
-# | the same | alpha trained on data of its own, every $T$ steps, by an Adam of its own | `AlphaUpdates`, the same file | here $T = 4$ and a rate of 0.02, for short training |
+# | [El Firdoussi et al. 2025](https://arxiv.org/abs/2510.21345) | the layer, one alpha a row | `AlphaLoRALinear` in [alpha_lora.py](../gpt2lib/adapters/alpha_lora.py) | 1 at first, where their code may draw it; $s = 2$, where it has 1 |
+# | the same | alpha trained on data of its own, every $T$ steps, by an Adam of its own | `AlphaUpdates`, the same file | these data are held out from LoRA, where their public code shares them; here $T = 4$ and a rate of 0.02, for short training |
 # | [Hu et al. 2021](https://arxiv.org/abs/2106.09685) | eq. 3, $B = 0$ at first | `LoRALinear` in [lora.py](../gpt2lib/adapters/lora.py) | none |
 #
 # **References.** El Firdoussi et al. 2025, [alpha-LoRA](https://arxiv.org/abs/2510.21345). Hu et al. 2021,

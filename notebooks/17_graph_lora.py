@@ -16,9 +16,9 @@
 # # Graph LoRA: attention over a graph of similar tokens
 #
 # **The question.** A sentence can be seen as a graph that joins its similar tokens. What does such a graph add to
-# attention, and what goes wrong when it is drawn carelessly? A paper has tried it
-# ([Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490)); we read it critically: what it claims, what its code
-# does, and a test that tells the two apart. Needs notebook [11](11_lora.ipynb). It runs in about a minute on two cores.
+# attention, and what goes wrong when it is drawn carelessly? A paper has tried it ([Bo, Bernardino and Gu
+# 2025](https://arxiv.org/abs/2504.10490)); we read it critically: what it claims, what its code does, and a test that
+# tells the two apart. Needs notebook [11](11_lora.ipynb). It runs in about a minute on one core.
 #
 # After this notebook you can
 # - read a paper by claim, code and test,
@@ -35,7 +35,7 @@ rank: int = 4  # of the LoRA inside
 graph_rank: int = 8  # width of the graph's attention
 heads: int = 2  # of it
 top_k: int = 4  # a token takes from this many of the most similar up to itself, which is one of them
-lr: float = 2e-3  # highest learning rate
+rates: list = [2e-3, 8e-3, 3.2e-2]  # highest learning rates: each method takes its best of them on dev
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
 examples: int = 320  # training examples, drawn once and for all; 0 takes all
@@ -67,8 +67,8 @@ check = Verdicts()
 # $$e_{tu} = a^\top \mathrm{LeakyReLU}(W_l\, g_t + W_r\, g_u), \quad \alpha_{tu} = \operatorname{softmax}_u e_{tu},
 # \quad o_t = \sum_u \alpha_{tu} W_r\, g_u, \quad h_t \leftarrow h_t + P_{\text{up}}\, o_t$$
 #
-# with $P_{\text{up}} = 0$ at first. LoRA sits on the attention weights beside it. The pairwise term needs
-# $T^2 r$ numbers a sentence; `scores="dot"` takes $\langle W_l g_t, W_r g_u\rangle$ instead, for long texts.
+# with $P_{\text{up}} = 0$ at first. LoRA sits on the attention weights beside it. The pairwise term needs $T^2 r$
+# numbers a sentence; `scores="dot"` takes $\langle W_l g_t, W_r g_u\rangle$ instead, for long texts.
 
 # %%
 spec = GraphLoRA(rank=rank, graph_rank=graph_rank, heads=heads, top_k=top_k)
@@ -138,8 +138,7 @@ def edges(unit, top_k):
 # ## Write it yourself: GATv2
 #
 # One head, one sentence: $g$ [seq, r], `left` $= W_l$ and `right` $= W_r$ [r, r], $a$ [r], and the edges [seq, seq].
-# Return
-# $\alpha$ [seq, seq], whose rows sum to 1. The slope of LeakyReLU below 0 is 0.2.
+# Return $\alpha$ [seq, seq], whose rows sum to 1. The slope of LeakyReLU below 0 is 0.2.
 #
 # <details><summary>Hint</summary>
 #
@@ -202,7 +201,7 @@ def gat(g, left, right, a, edges):
 # | | |
 # |---|---|
 # | **claim** | attention over a graph of a sentence's tokens lets GPT-2 use relations that its own attention misses. The paper compares this with tuned LoRA, and finds that it **does not outperform it**: no gain over LoRA is reported |
-# | **code** | every token is joined with every other, whatever their similarity, later ones and padding too; the fusion is a dense layer that is never trained, so attaching it already changes the outputs |
+# | **code** | every token is joined with every other, whatever their similarity, later ones and padding too; the fusion is a dense layer drawn at random on the residual path, so attaching it already changes the outputs |
 # | **test** | change one token and see which outputs move; pad a text and see whether they move |
 #
 # The literal graph is here under its name, `fully_connected=True`, switched off by default. First the test in general:
@@ -290,17 +289,16 @@ ahead = predict(
 )(None)
 
 # %%
-models, table = lessons.comparison(methods, dict.fromkeys(methods, lr), data, base_model, settings)
+models, table = lessons.comparison(methods, rates, data, base_model, settings)
 accuracy = table["accuracy"]
 low, high = statistics.wilson(float(accuracy["LoRA"]), len(data.dev))
 ahead.was(
     "equal" if accuracy.nunique() == 1 else accuracy.idxmax(),
     f"On {len(data.dev)} dev examples the 95 % interval of one accuracy alone is {100 * (high - low):.0f} points wide, "
-    "and there is one seed:"
-    " it is an observation, not a finding. Whether they differ is for a paired test over more seeds to say (notebook "
-    "22).",
+    "and there is one seed: it is an observation, not a finding. Whether they differ is for a paired test over more "
+    "seeds to say (notebook 22).",
 )
-table
+table.round(4)
 
 # %% [markdown]
 # ## The graph over a sentence
@@ -324,7 +322,7 @@ figures.token_graph(attention[0].numpy(), tokens, (unit @ unit.T).numpy())
 
 # %%
 joined = (attention[0] > 0).sum(-1)
-check(f"no token has more than top_k edges and its own, {top_k + 1}", int(joined.max()) <= top_k + 1, int(joined.max()))
+check(f"no token has more than {top_k} edges, its own among them", int(joined.max()) <= top_k, int(joined.max()))
 check("no edge leads to a later token", not bool((attention[0] > 0).triu(1).any()))
 
 # %% [markdown]
@@ -332,7 +330,8 @@ check("no edge leads to a later token", not bool((attention[0] > 0).triu(1).any(
 #
 # The sound graph is a second, narrow attention whose edges are chosen by similarity, not learned. The published one
 # sees later tokens and padding; the paper claims no gain for it over LoRA, and none is refuted here. Whether the sound
-# one earns its parameters is what the table says, for one seed, one learning rate and one task.
+# one earns its parameters is not decided by the table: each had the best of three rates, but on one seed and one task.
+# (At one rate for both, 2e-3, the graph would have seemed ten points better: LoRA's best lies higher.)
 #
 # Two numbers to work out. How many does the graph of one block train at `graph_rank=8`, `heads=2` and width 768
 # (without LoRA)? And how many does the pairwise term hold for a batch of 8 texts of 512 tokens at `graph_rank=8`?
@@ -365,7 +364,7 @@ pairwise = pairwise.solution(8 * 512 * 512 * 8)
 # |---|---|---|---|
 # | [Bo et al. 2025](https://arxiv.org/abs/2504.10490) | graph attention over a text's tokens, fused with the transformer | [`GraphBlock`](../gpt2lib/adapters/graph_lora.py) | in every block, on its output; fused through $P_{\text{up}} = 0$, trained, so that attaching changes nothing |
 # | its public code | every token joined with every other | `GraphLoRA(fully_connected=True)` | off by default; edges go to similar, earlier, real tokens |
-# | [Brody et al. 2021](https://arxiv.org/abs/2105.14491), equation 7 | $a^\top \mathrm{LeakyReLU}(W [h_i, h_j])$ | [`GraphBlock.attend`](../gpt2lib/adapters/graph_lora.py) | $W$ in two halves, $W_l$ and $W_r$; the values are $W_r g_u$ |
+# | [Brody et al. 2021](https://arxiv.org/abs/2105.14491), equation 7 | $a^\top \mathrm{LeakyReLU}(W [h_i, h_j])$ | [`GraphBlock.attend`](../gpt2lib/adapters/graph_lora.py) | GATv2, where the published code has the first GAT; $W$ in two halves, $W_l$ and $W_r$; the values are $W_r g_u$ |
 # | [Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1 | $W + \frac{\alpha}{r} BA$ | [`LowRank`](../gpt2lib/adapters/lora.py) | none |
 #
 # **References.** [Bo, Bernardino and Gu 2025](https://arxiv.org/abs/2504.10490), GPT meets graphs and KAN splines;

@@ -172,7 +172,8 @@ for wrong in ([""], [("two", "texts")]):
 # %% [markdown]
 # ## A sonnet
 #
-# Three lines are given, and eleven are written, one token at a time; `show` is called with every piece as it is made.
+# Three lines are given, and at most eleven are written, for the model may end before: one token at a time, and `show`
+# is called with every piece as it is made.
 
 # %%
 sonnets = load_adapted("sonnets")
@@ -197,7 +198,8 @@ explore(
 # ## Your own
 #
 # A study's run keeps its adapter by `save_adapted`: the adapter, the head where one was trained, and the name and depth
-# of the base. Three small files are all that need travel; the base is on the other machine already.
+# of the base. Four small files (three where no head was trained) are all that need travel; the base is on the other
+# machine already.
 
 # %%
 data = load_task("sst", "toy")
@@ -237,8 +239,8 @@ print(f"{len(judged)} judgements of {rows['run'].nunique()} runs, {100 * judged[
 
 # %% [markdown]
 # The **expected calibration error** sorts judgements into bins of equal width by their confidence, and averages over
-# the bins how far the share that is right lies from the mean confidence, every bin by its number of judgements
-# (Naeini et al. 2015; Guo et al. 2017). Write it.
+# the bins how far the share that is right lies from the mean confidence, every bin by its number of judgements (Naeini
+# et al. 2015; Guo et al. 2017). Write it.
 #
 # <details><summary>Hint</summary>
 #
@@ -306,11 +308,18 @@ figures.reliability(judged)
 # The same two megabytes serve a terminal, a file and a program. Each adapter is the best of three to five runs of one
 # method by a held-out part of the training data; its card says which data it saw and what it reached on dev. It judges
 # film reviews of 2004 and Quora's questions of 2017, in English; on other texts its probabilities are numbers that add
-# up to one. The calibration above is of the texts that it was made for.
+# up to one. Is 90 % right nine times out of ten? On the texts that it was made for nearly: the mean confidence is a few
+# points above the share that is right, as the cell above counts. One sentence can be judged wrongly all the same, and
+# with confidence ("not bad at all").
+#
+# | paper | equation or section | here | where we deviate |
+# |---|---|---|---|
+# | [Guo et al. 2017](https://arxiv.org/abs/1706.04599) | eq. 3, expected calibration error | `calibration_error` above | the larger of two classes' probabilities, so bins begin at one half |
+# | [Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) | section 3.1, the nucleus | [model/generate.py](../gpt2lib/model/generate.py) | drawn without sorting the vocabulary |
 #
 # **References.** [Guo, Pleiss, Sun and Weinberger 2017](https://arxiv.org/abs/1706.04599) (calibration of networks);
-# Naeini, Cooper and Hauskrecht 2015, AAAI (the error's estimate);
-# [Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) (nucleus sampling).
+# [Naeini, Cooper and Hauskrecht 2015](https://doi.org/10.1609/aaai.v29i1.9602) (the error's estimate); [Holtzman et al.
+# 2020](https://arxiv.org/abs/1904.09751) (nucleus sampling).
 
 # %% tags=["nbval-check-output"]
 check.table()

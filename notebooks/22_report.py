@@ -16,7 +16,7 @@
 # # The report's figures, from its tables
 #
 # **The question.** A study has left a table with one row a run. What can be read from it, and how sure is it? Needs
-# notebook [07](07_sentiment.ipynb). It runs in about a minute on two cores.
+# notebook [07](07_sentiment.ipynb). It runs in about a minute on one core.
 #
 # After this notebook you can
 # - put an interval beside an accuracy and a perplexity,
@@ -95,8 +95,7 @@ check("every interval holds its value", bool(holds), inside)
 # all $2^n$ ways (or in some thousands, drawn) and asks how often the mean comes out at least as far from 0 as it did.
 #
 # **Write it yourself**, exactly, for few differences: `differences` [n], $n$ at most a dozen; return the two-sided $p$,
-# the share of the
-# $2^n$ sign patterns, the given one among them, whose $|\text{mean}|$ is at least the observed one.
+# the share of the $2^n$ sign patterns, the given one among them, whose $|\text{mean}|$ is at least the observed one.
 #
 # <details><summary>Hint</summary>
 #
@@ -144,9 +143,8 @@ def paired_p(differences):
 
 # %% [markdown]
 # Many comparisons find something by chance alone. **Holm's correction**: of $m$ values the smallest is multiplied by
-# $m$, the next by
-# $m - 1$, and so on to 1; none may then be below the one before it in this order, nor above 1. **Write it**: `p` [m] in
-# any order, return the corrected ones in the same order.
+# $m$, the next by $m - 1$, and so on to 1; none may then be below the one before it in this order, nor above 1. **Write
+# it**: `p` [m] in any order, return the corrected ones in the same order.
 #
 # <details><summary>Hint</summary>
 #
@@ -196,8 +194,8 @@ def holm(p):
 # ## Other seeds, other examples
 #
 # The permutation test above holds for *these* runs: it draws examples, and takes the seeds as they are. Three runs of a
-# method are three of many, too. Every seed met every example, so a table of differences, $[\text{seeds},
-# \text{examples}]$, has three mean squares, and the variance of its mean is
+# method are three of many, too. Every seed met every example, so a table of differences,
+# $[\text{seeds}, \text{examples}]$, has three mean squares, and the variance of its mean is
 #
 # $$\widehat{\mathrm{Var}} = \frac{MS_\text{seeds} + MS_\text{examples} - MS_\text{rest}}{\text{seeds} \cdot
 # \text{examples}},$$
@@ -270,8 +268,9 @@ else:
 
 # %% [markdown]
 # Even for two *independent* means, the standard error of a difference is $\sqrt{s_1^2 + s_2^2}$ and not $s_1 + s_2$, as
-# comparing ends supposes. For pairs it is smaller still. In the right panel below are the intervals that one may read:
-# those of the differences.
+# comparing ends supposes. For pairs it is smaller wherever both methods find the same examples hard. Three seeds that
+# disagree can make it wider all the same: few seeds are few degrees of freedom, and the interval says so. In the right
+# panel below are the intervals that one may read: those of the differences.
 
 # %%
 figures.methods(methods, compared)
@@ -346,7 +345,7 @@ check("from the numbers above", (drawn - methods["value"].reset_index(drop=True)
 # </details>
 
 # %% tags=["exercise"]
-needed = exercise("3 examples for one point", digest="f1df66125693")(None)
+needed = exercise("3 examples for one point", digest="3b9dcdfffdd2", digits=-2)(None)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 needed.mistake("that is the whole width, not the half")(2400)

@@ -6,8 +6,13 @@ import io
 import pytest
 import torch
 
-from gpt2lib.course import Verdicts, exercise, exercises, predict
+from gpt2lib.adapters import LoRA
+from gpt2lib.course import Verdicts, exercise, exercises, lessons, predict
 from gpt2lib.course.compare import difference, rounded
+from gpt2lib.data import load_task
+from gpt2lib.model.base import load_tokenizer
+from gpt2lib.tasks import Encoder
+from gpt2lib.training import TrainingSettings, evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +152,28 @@ def test_verdicts():
         check.close("far", torch.ones(2), torch.zeros(2), 0.1, "here")
     with pytest.raises(ValueError, match="no claim"):
         Verdicts().table()
+
+
+def test_a_comparison_takes_each_methods_best_rate():
+    """And no hook watches several runs as if they were one."""
+    data = load_task("sst", "toy", quiet=True).sample(32)
+    settings = TrainingSettings(epochs=1, batch_size=8)
+    methods = {"LoRA": LoRA(rank=2), "head": "last-linear"}
+    rates = (1e-6, 5e-3)
+    each = [lessons.comparison(methods, dict.fromkeys(methods, lr), data, "gpt2-mini", settings)[1] for lr in rates]
+    models, best = lessons.comparison(methods, rates, data, "gpt2-mini", settings)
+    for name in methods:
+        expected = max((table.loc[name] for table in each), key=lambda row: (row["accuracy"], -row["loss"]))
+        assert best.loc[name].to_dict() == expected.to_dict()
+        assert expected["lr"] == 5e-3  # or the test says little
+    encoded = Encoder("sst", load_tokenizer("gpt2-mini"), 512)(data.dev)
+    assert evaluate(models["LoRA"], encoded)[0]["loss"] == best.loc["LoRA", "loss"]
+    with pytest.raises(ValueError, match="give one rate"):
+        lessons.comparison(methods, rates, data, "gpt2-mini", settings, hooks={"LoRA": []})
+
+
+def test_an_answer_may_have_fewer_digits_than_the_solution():
+    """Where two decimals, or hundreds, are asked for."""
+    for digits, answers, wrong in ((2, (1 / 6, 0.167, 0.17), 0.16), (-2, (9604, 9604.0, 9600), 9500)):
+        assert len({rounded(answer, digits) for answer in answers}) == 1
+        assert rounded(wrong, digits) != rounded(answers[0], digits)

@@ -70,3 +70,21 @@ def test_the_table_of_bases_is_what_was_measured():
     for name, cells in rows.items():
         of_bases = bits.loc[names.get(name, "poetry"), ["gpt2-mini", "smollm2-135m", "untrained gpt2-mini"]]
         assert [float(cell) for cell in cells.split(" | ")] == [round(value, 2) for value in of_bases], name
+
+
+def test_the_course_map_is_what_the_notebooks_ask_for():
+    """Arrows and minutes of the README against each notebook's own first words."""
+    arrows = re.findall(r"^  (.* --> .*)$", TEXT, re.M)
+    needs: dict[str, set[str]] = {}
+    for chain in arrows:
+        groups = [re.findall(r"\d\d", group) for group in chain.split("-->")]
+        for before, after in zip(groups, groups[1:], strict=False):
+            for name in after:
+                needs.setdefault(name, set()).update(before)
+    times = dict(re.findall(r"^\| \[(\d\d)_.* \| ([a-z ]+) \|$", TEXT, re.M))
+    for path in sorted((REPOSITORY / "notebooks").glob("*.py")):
+        number, first = path.name[:2], path.read_text(encoding="utf-8").split("\n# %% tags", 1)[0].replace("\n# ", " ")
+        asked = re.search(r"Needs notebooks? ((?:[^.;]|\.ipynb)*)", first)
+        seen = set(re.findall(r"\b(\d\d)\b", re.sub(r"\(.*?\)", "", asked[1]))) if asked else set()
+        assert seen == needs.get(number, set()), (path.name, seen, needs.get(number))
+        assert re.search(rf"runs in (about )?{times[number]}\b", first), (path.name, times[number])

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMITS = {
     "sst": "Sentences from film reviews in English, of 2004 and before. Five classes that people disagree on, too: "
     "neighbouring ones are often exchanged.",
-    "cfimdb": "Film reviews in English; of a longer one the end is read. Half of the training texts are revisions of "
-    "the other half, made to say the opposite.",
+    "cfimdb": "Film reviews in English; of a longer one the end is read. The texts are reviews rewritten by hand to "
+    "say the opposite (Kaushik et al. 2020), without their originals.",
     "quora": "Pairs of questions in English, of Quora in 2017. What counts as the same question was decided there, and "
     "not always rightly.",
     "sonnets": "131 of Shakespeare's sonnets. It writes lines of about the right length and few rhymes; what it writes "

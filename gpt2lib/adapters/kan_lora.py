@@ -25,8 +25,7 @@ class KANLoRA(LowRank, method="kan-lora"):
     2 n_embd kan_rank + kan_rank^2 (1 + grid + order).
     full_size=True has neither D nor U: a trained KAN layer from n_embd to n_embd beside the MLP, whose
     n_embd^2 (1 + grid + order) parameters (they start at 0) are more than the MLP's own; it is here to show that. The
-    published form is another: KAN layers n_embd -> 2 n_embd -> n_embd, their splines frozen, replace the MLP. None of
-    it merges.
+    published form is another: KAN layers n_embd -> 2 n_embd -> n_embd replace the MLP. None of it merges.
     """
 
     targets: tuple[str, ...] = ("up", "down")

@@ -38,13 +38,15 @@ def difference(seen: object, expected: object, tolerance: float) -> str:
 
 
 def rounded(value: object, digits: int) -> str:
-    """A result as a text, numbers rounded: what `exercise` hashes. An int and a float of one value are the same."""
+    """A result as a text, numbers rounded (-2 digits: to hundreds): what `exercise` hashes. An int and a float of one
+    value are the same."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {rounded(part, digits)}" for key, part in value.items()) + "}"
     array = _array(value)
     if array is not None:
         zero = 0.5 * 10.0**-digits  # there is no -0.0
-        texts = [f"{0.0 if abs(number) < zero else number:.{digits}f}" for number in array.ravel().tolist()]
+        numbers = [0.0 if abs(number) < zero else round(number, digits) for number in array.ravel().tolist()]
+        texts = [f"{number:.{max(digits, 0)}f}" for number in numbers]
         return texts[0] if array.ndim == 0 else f"{list(array.shape)} {' '.join(texts)}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(rounded(part, digits) for part in value) + "]"

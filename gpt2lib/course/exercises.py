@@ -95,7 +95,8 @@ class _Check:
         if untouched(answer):
             return "waits", ""
         if self.hashed:
-            complaint = "" if self.hash(answer) == self.digest else "its rounded result has another hash"
+            kept = f"rounded to {self.digits} decimals it is not the answer, of which only a hash is kept here"
+            complaint = "" if self.hash(answer) == self.digest else kept
         else:
             complaint = difference(self.result(answer), self.result(self.like), self.tolerance)
         return ("not yet", f"{complaint}. {self.look}".strip(". ")) if complaint else ("right", "")

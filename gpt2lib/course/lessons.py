@@ -2,6 +2,7 @@
 comparison of methods on one task."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -84,7 +85,7 @@ def check_properties(spec: Spec, base_model: str, check: Verdicts, seed: int = 0
 
 def comparison(
     methods: dict[str, str | Trainable],
-    learning_rates: dict[str, float],
+    rates: Sequence[float] | dict[str, float],
     data: TaskData,
     base_model: str,
     settings: TrainingSettings,
@@ -94,18 +95,28 @@ def comparison(
 ) -> tuple[dict, pd.DataFrame]:
     """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
 
-    methods, learning_rates, hooks: by name. max_length: tokens of a text, as many as the model takes by default.
-    depth: so many of the base's blocks are kept; 0: all.
+    rates: learning rates, of which each method takes its best on dev (of equals, that of the smaller loss); or one for
+    each by name. hooks: by name, where each has one rate. max_length: tokens of a text, as many as the model takes by
+    default. depth: so many of the base's blocks are kept; 0: all.
     """
     models, rows = {}, {}
     for name, method in methods.items():
-        body, tokenizer = load_base(base_model, depth=depth or None)
-        encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
-        torch.manual_seed(settings.seed)
-        model = models[name] = prepare(data, body, tokenizer, method)
-        train, dev = encoder(data.train), encoder(data.dev)
-        fit(model, train, dev, replace(settings, lr=learning_rates[name]), hooks=(hooks or {}).get(name, []))
-        trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
-        rows[name] = {"trained": sum(p.numel() for p in trained.values())}
-        rows[name] |= evaluate(model, dev)[0]
-    return models, pd.DataFrame(rows).T.astype({"trained": int}).round(3)
+        tried = [rates[name]] if isinstance(rates, dict) else rates
+        if len(tried) > 1 and hooks:
+            raise ValueError(f"hooks would see {len(tried)} runs of {name}, one for each rate; give one rate")
+        for lr in tried:
+            body, tokenizer = load_base(base_model, depth=depth or None)
+            encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
+            torch.manual_seed(settings.seed)
+            model = prepare(data, body, tokenizer, method)
+            train, dev = encoder(data.train), encoder(data.dev)
+            fit(model, train, dev, replace(settings, lr=lr), hooks=(hooks or {}).get(name, []))
+            trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
+            row = {"trained": sum(p.numel() for p in trained.values()), "lr": lr} | evaluate(model, dev)[0]
+            if name not in rows or _merit(model, row) > _merit(model, rows[name]):
+                models[name], rows[name] = model, row
+    return models, pd.DataFrame(rows).T.astype({"trained": int})
+
+
+def _merit(model, row: dict) -> tuple[float, float]:
+    return model.sign * row[model.metric], -row["loss"]

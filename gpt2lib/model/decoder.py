@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         return ()
 
     def reset_parameters(self) -> None:
-        """GPT-2's initialisation: N(0, 0.02), residual outputs over sqrt(2 n_layer), biases 0 (section 2.3)."""
+        """GPT-2's: N(0, 0.02), as in its code; residual outputs over sqrt(2 n_layer) (section 2.3); biases 0."""
         if (
             self.wte.weight.is_meta
         ):  # of a model that is only counted there is nothing to fill, and it would take a while

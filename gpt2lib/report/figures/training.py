@@ -12,14 +12,14 @@ from gpt2lib.report.figures.theme import GREY, PALETTE, done, in_order, label_li
 from gpt2lib.tasks.task import TASKS
 
 
-def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylabel: str, log: bool = False) -> Figure:
-    """A few named lines over one axis."""
+def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylabel: str, log: str = "") -> Figure:
+    """A few named lines over one axis; log: "x" or "y", an axis that is logarithmic."""
     figure, ((axis,),) = panels(width=4.2, height=2.4)
     for name, y in ys.items():
         axis.plot(x, y, label=name)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if log:
-        axis.set_yscale("log")
+        axis.set(**{f"{log}scale": "log"})
     if len(ys) > 1:
         axis.legend()
     return done(figure)
