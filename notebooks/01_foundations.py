@@ -200,6 +200,7 @@ check.close("MLP is the formula above", mlp(x), by_hand, 1e-5, "block.py")
 #
 # </details>
 
+
 # %% tags=["cases"]
 def try_count(function):
     return {name: int(function(c.n_layer, c.n_embd, c.vocab_size, c.n_positions)) for name, c in SIZES.items()}
@@ -379,6 +380,7 @@ check.close("without them, one block sees a bag of tokens", *without, 1e-5)
 # The order matters: $m$ and $s$ first, and the decay acts on the parameter *after* the update.
 #
 # </details>
+
 
 # %% tags=["cases"]
 def fifty_steps(function):

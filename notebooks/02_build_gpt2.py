@@ -79,6 +79,7 @@ _ = torch.manual_seed(seed)
 #
 # </details>
 
+
 # %% tags=["exercise"]
 @exercise(
     "1 gelu",
@@ -194,6 +195,7 @@ check.close("and variance 1", y.var(-1, correction=0), torch.ones(2, 5), 1e-4)
 #
 # </details>
 
+
 # %% tags=["cases"]
 def library_attend(q, k, v):
     """PyTorch's kernel with the library's mask."""
@@ -270,6 +272,7 @@ check.close("the last two tokens see the same alone as in the crowd", two_new, s
 # final shape has the right shape and the wrong numbers.
 #
 # </details>
+
 
 # %% tags=["exercise"]
 @exercise(
@@ -372,6 +375,7 @@ class Attention(Parts):
 #
 # Your functions become layers here, with the names that the library's have.
 
+
 # %% tags=["cases"]
 class LayerNorm(nn.Module):
     """Your `layer_norm` with its two learned vectors."""
@@ -404,6 +408,7 @@ try_block = build.beside(config, LibraryBlock(config), x, first=4)
 # Two lines, and the `past` of the attention is returned as it comes.
 #
 # </details>
+
 
 # %% tags=["exercise"]
 @exercise(
@@ -546,6 +551,7 @@ class GPT(Stack):
 #
 # </details>
 
+
 # %% tags=["cases"]
 def library_loss(logits, ids):
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
@@ -674,6 +680,7 @@ def merge(symbols, pair):
 # no pair is left.
 #
 # </details>
+
 
 # %% tags=["cases"]
 def words_of(text):
@@ -1052,6 +1059,7 @@ work.was(
 #
 # </details>
 
+
 # %% tags=["cases"]
 def greedy(logits):
     return logits.argmax(-1)
@@ -1123,6 +1131,7 @@ def generate(model, ids, new, choose):
 
 # %% [markdown]
 # Your model, trained by your loop on your tokens, writes a verse (of the toy corpus's made-up kind):
+
 
 # %%
 def sampler(temperature, top_p):

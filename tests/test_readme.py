@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from itertools import pairwise
 
 import pytest
 from conftest import REPOSITORY
@@ -78,7 +79,7 @@ def test_the_course_map_is_what_the_notebooks_ask_for():
     needs: dict[str, set[str]] = {}
     for chain in arrows:
         groups = [re.findall(r"\d\d", group) for group in chain.split("-->")]
-        for before, after in zip(groups, groups[1:], strict=False):
+        for before, after in pairwise(groups):
             for name in after:
                 needs.setdefault(name, set()).update(before)
     times = dict(re.findall(r"^\| \[(\d\d)_.* \| ([a-z ]+) \|$", TEXT, re.M))

@@ -19,9 +19,10 @@ class AlphaLoRA(LowRank, method="alpha-lora"):
 
     Trained: LoRA's parameters and d_out per layer. In `training.fit` LoRA's are trained as always, and row_alpha by an
     Adam of its own with learning rate lr_alpha, once in `every` steps, on `batch_alpha` examples from a part of the
-    training set that is held out for it (`share`). every, lr_alpha, share and batch_alpha are those of the authors' code
-    (which draws `initial` unless it is given, and has s = 1). An `initial` other than 1 rescales the base from the start. Two controls: share=0 trains both on all examples, and lr_alpha=0 leaves row_alpha as it
-    is, which is LoRA on the examples that alpha-LoRA would train it on.
+    training set that is held out for it (`share`). every, lr_alpha, share and batch_alpha are those of the authors'
+    code (which draws `initial` unless it is given, and has s = 1). An `initial` other than 1 rescales the base from the
+    start. Two controls: share=0 trains both on all examples, and lr_alpha=0 leaves row_alpha as it is, which is LoRA on
+    the examples that alpha-LoRA would train it on.
     """
 
     initial: float = 1.0

@@ -90,7 +90,8 @@ class GPT2Config:
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Sizes of a Llama, called as GPT-2's are. The defaults are SmolLM2-135M's (Ben Allal et al. 2025, arXiv 2502.02737).
+    """Sizes of a Llama, called as GPT-2's are. The defaults are SmolLM2-135M's (Ben Allal et al. 2025,
+    arXiv 2502.02737).
 
     n_kv_head: heads of keys and values, which groups of the n_head query heads share. n_inner: width of the
     feed-forward layer. rope_theta: base of the rotary angles. Raises ValueError as GPT2Config does.

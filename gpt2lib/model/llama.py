@@ -1,5 +1,6 @@
-"""Llama (Touvron et al. 2023, arXiv 2302.13971; keys and values are shared from Llama 2 on, 2307.09288): what it changes
-in GPT-2's block are the norm, where positions enter, the sharing, and the feed-forward layer. No layer has a bias."""
+"""Llama (Touvron et al. 2023, arXiv 2302.13971; keys and values are shared from Llama 2 on, 2307.09288): what it
+changes in GPT-2's block are the norm, where positions enter, the sharing, and the feed-forward layer. No layer has a
+bias."""
 
 import torch
 import torch.nn.functional as F
