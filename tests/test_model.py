@@ -463,3 +463,18 @@ def test_onednns_product_has_the_gradients_of_the_linear_layer(monkeypatch, shap
         found.append([y, *first, *second])
     for ours, expected in zip(*found, strict=True):
         assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_a_frozen_layer_keeps_no_input_for_its_backward_pass(monkeypatch):
+    """Which is most of what training an adapter could need memory for."""
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this PyTorch is built without oneDNN")
+    kept = []
+    for faster in (True, False):
+        monkeypatch.setattr("gpt2lib.model.linear.onednn_is_faster", lambda faster=faster: faster)
+        for trained in (False, True):
+            layer, x = Linear(24, 10).requires_grad_(trained), torch.randn(50, 24, requires_grad=True)
+            with torch.autograd.graph.saved_tensors_hooks(lambda t: kept[-1].append(tuple(t.shape)) or t, lambda t: t):
+                kept.append([])
+                layer(x)
+    assert [(50, 24) in shapes for shapes in kept] == [False, True, False, True], kept

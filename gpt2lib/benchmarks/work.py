@@ -129,7 +129,7 @@ def keep(work: Work, task: str, rows: list[dict], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "benchmarks.csv"
     if path.is_file():
-        table = pd.concat([pd.read_csv(path), table])
+        table = pd.concat([pd.read_csv(path, dtype={"revision": str}), table])  # it may be all digits
     same = [*about, "quantity", "peer"]
     table = table.drop_duplicates(same, keep="last")
     write_table(path, table, digits=6)

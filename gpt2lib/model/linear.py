@@ -66,7 +66,8 @@ class _ByOneDNN(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)  # a frozen layer needs no x
         bias = None if bias is None else bias.contiguous()  # it would be read as if it were
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
