@@ -39,6 +39,7 @@ lr: float = 2e-3  # highest learning rate
 examples: int = 400  # training examples of the first task, drawn once and for all; 0 takes all of every task
 shrink: int = 2  # each further task has so many times fewer, so that a temperature matters; 1: all the same
 max_length: int = 512  # tokens; of a longer text the end is kept
+select: str = "dev"  # what chooses the epoch: "dev", or "held-out": a tenth of the training data
 seed: int = 0  # of the heads, the adapter and the order of the data
 out: str = ""  # folder for the results; "" keeps none
 
@@ -49,7 +50,7 @@ import torch
 
 from gpt2lib.adapters import trained_count
 from gpt2lib.course import Verdicts, exercise, lessons, predict
-from gpt2lib.data import load_task
+from gpt2lib.data import load_task, selection
 from gpt2lib.model.base import base_name, load_base
 from gpt2lib.report import figures
 from gpt2lib.study.record import write_tables
@@ -120,9 +121,11 @@ smallest = predict(
 
 # %%
 datas = [load_task(task, source or None).sample(examples // shrink**i) for i, task in enumerate(tasks)]
+datas, seen = zip(*(selection(data, select) for data in datas), strict=True)  # measured on, and seen by training
 body, tokenizer = load_base(base_model, depth=depth or None)
 encoders = [Encoder(task, tokenizer, min(max_length, body.config.n_positions)) for task in tasks]
-train = labelled_by_task([encode(d.train) for encode, d in zip(encoders, datas, strict=True)])
+train = labelled_by_task([encode(d.train) for encode, d in zip(encoders, seen, strict=True)])
+chooses = labelled_by_task([encode(d.dev, score_from_prompt=True) for encode, d in zip(encoders, seen, strict=True)])
 dev = labelled_by_task([encode(d.dev, score_from_prompt=True) for encode, d in zip(encoders, datas, strict=True)])
 
 
@@ -159,9 +162,9 @@ torch.manual_seed(seed)
 spec = method_of(globals())
 model = prepare_tasks(datas, body, tokenizer, spec)
 how = settings_of(globals())
-flat_dev = [example for part in dev for example in part]
+flat_chooses, flat_dev = ([example for part in parts for example in part] for parts in (chooses, dev))
 before, _ = evaluate(model, flat_dev)
-progress = fit(model, mixture(train, temperature, seed=seed), flat_dev, how)
+progress = fit(model, mixture(train, temperature, seed=seed), flat_chooses, how)
 together, _ = evaluate(model, flat_dev)
 figures.learning_curve(progress.history, "loss")
 
@@ -180,19 +183,19 @@ better = predict("On how many of the tasks is the one adapter for all ahead?", l
 
 # %%
 rows = {}
-for data in datas:
-    models, table = lessons.comparison(
-        {"alone": spec}, {"alone": lr}, data, base_model, how, max_length=max_length, depth=depth
+for data, its_own, encode in zip(datas, seen, encoders, strict=True):
+    models, _ = lessons.comparison(
+        {"alone": spec}, {"alone": lr}, its_own, base_model, how, max_length=max_length, depth=depth
     )
     metric = TASKS[data.name].metric
     one = trained_count(spec, body.config)
     rows[data.name] = {
         "metric": metric,
-        "an adapter each": table.loc["alone", metric],
+        "an adapter each": evaluate(models["alone"], encode(data.dev, score_from_prompt=True))[0][metric],
         "one for all": together[f"{data.name}_{metric}"],
     }
     if metric == "accuracy":
-        lowest = floors(data)
+        lowest = floors(data, its_own, encode.as_read)
         rows[data.name] |= {name: lowest[f"{name}_accuracy"] for name in ("majority", "bag_of_words")}
 print(f"{one:,} parameters in one adapter, {len(datas) * one:,} in {len(datas)}")
 table = pd.DataFrame(rows).T.rename_axis("task_name").reset_index()

@@ -70,6 +70,7 @@ from gpt2lib.report import figures
 from gpt2lib.tasks import Encoder
 
 check = Verdicts()
+pd.set_option("display.max_colwidth", None)
 config = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=vocab_size)
 if shape:
     config = replace(shape_of(shape), **({"n_layer": depth} if depth else {}))
@@ -231,7 +232,7 @@ for name, (kind, lora) in beside.items():
     on = {} if kind in (KronAB, KANLoRA) else {"targets": lora.targets}
     specs[name] = (of_size(kind(layers=last, **on), sizes_of[id(lora)], config), lora)
 costs = benchmarks.adapter_costs(work, specs) if "adapters" in parts else pd.DataFrame()
-costs
+costs.infer_objects().round(2)
 
 # %% [markdown]
 # ## Decoding
