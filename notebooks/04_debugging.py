@@ -107,10 +107,15 @@ def try_initialise(function):
         matrices = [norm for name, norm in norms.items() if name.endswith("weight") and "ln_" not in name]
         result[f"depth {depth}, the first loss is within 0.2 of log V"] = abs(loss.item() - math.log(50)) < 0.2
         result[f"depth {depth}, every matrix gets a gradient"] = min(matrices) > 0
-        into = ("q.weight", "k.weight", "v.weight", "up.weight")  # those that write to the stream may be smaller
-        drawn = [p.std().item() for name, p in model.named_parameters() if name.endswith(into)]
-        of_gpt2 = min(drawn) > 0.01 and max(drawn) < 0.04
-        result[f"depth {depth}, standard deviations are GPT-2's 0.02, within a factor of two"] = of_gpt2
+        drawn = {name: p.std().item() for name, p in model.named_parameters() if p.dim() == 2}
+        smaller = ("o.weight", "down.weight", "wpe.weight")  # may be so: they write to the stream, or GPT-2's were
+        low = min(spread for name, spread in drawn.items() if not name.endswith(smaller))
+        of_gpt2 = low > 0.01 and 0.004 < min(drawn.values()) <= max(drawn.values()) < 0.04
+        result[f"depth {depth}, deviations of matrices are about GPT-2's 0.02"] = of_gpt2
+        vectors = {name: p for name, p in model.named_parameters() if p.dim() == 1}
+        result[f"depth {depth}, biases are 0 and the norms' scales 1"] = all(
+            bool((p == float(name.endswith("weight"))).all()) for name, p in vectors.items()
+        )
     return result
 
 

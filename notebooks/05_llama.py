@@ -406,8 +406,8 @@ check("and the text is the same, token for token, with a cache of three heads", 
 # %% [markdown]
 # ## 6. One that has read
 #
-# SmolLM2-135M (Allal et al. 2025) is exactly this, thirty blocks of it. Its parameters, on paper: the embedding $V d$;
-# in each block $2 d^2$ for query and output, $2 d^2\, n_{\text{kv}} / n_{\text{head}}$ for keys and values,
+# SmolLM2-135M (Ben Allal et al. 2025) is exactly this, thirty blocks of it. Its parameters, on paper: the embedding
+# $V d$; in each block $2 d^2$ for query and output, $2 d^2\, n_{\text{kv}} / n_{\text{head}}$ for keys and values,
 # $3 d\, n_{\text{inner}}$, two norms; a last norm.
 
 # %%

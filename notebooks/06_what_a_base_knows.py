@@ -198,10 +198,10 @@ seen, expected = bits_per_byte(losses, UNSEEN[0]), probe.bits_per_byte(body, tok
 check("your bits per byte are the library's", abs(seen - expected) < 1e-4, (seen, expected))
 
 # %% [markdown]
-# Read the rows, not only the columns. Where gpt2-mini comes near SmolLM2, it has read texts of that very kind (reviews,
-# verse, questions); on the unseen text it needs more bits, and still far fewer than its twin, which has read nothing.
-# SmolLM2 has read everything: *perhaps these very test sentences, too*. That cannot be looked up here, and it is why
-# the same base stands on both sides of every comparison in this course.
+# Read the rows, not only the columns. Where gpt2-mini comes near SmolLM2 or passes it, it has read texts of that very
+# kind (reviews, verse, questions); on the unseen text it needs more bits, and still far fewer than its twin, which has
+# read nothing. SmolLM2 has read everything: *perhaps these very test sentences, too*. That cannot be looked up here,
+# and it is why the same base stands on both sides of every comparison in this course.
 #
 # ## 2. Asking without training
 #

@@ -252,14 +252,14 @@ answers = {f"{k} of {n}": np.arange(n) < k for n, k in ((2000, 1500), (1101, 551
 
 
 def near_exact(function):
-    """Both ends, each within a tenth of the interval's half width of where the binomial distribution has it."""
+    """Both ends, each within an eighth of the interval's half width of where the binomial distribution has it."""
     result = {}
     for name, right in answers.items():
         n, k = len(right), right.sum()
         low, high = function(right, np.random.default_rng(0))
         half = 1.96 * (k * (n - k) / n**3) ** 0.5
         for end, seen, p in (("low", low, 0.025), ("high", high, 0.975)):
-            result[f"{name}: the {end} end is where it should be"] = abs(seen - binom.ppf(p, n, k / n) / n) < half / 10
+            result[f"{name}: the {end} end is where it should be"] = abs(seen - binom.ppf(p, n, k / n) / n) < half / 8
     return result
 
 

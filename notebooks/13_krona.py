@@ -225,8 +225,8 @@ check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * r
 # The rank of an update is not its number of parameters, and a higher rank is no promise of a better result. Nor is the
 # table: each method had the best of the same rates there, chosen on the dev set that it is reported on, but it is one
 # seed on one small task. The column `lr` is worth a look: KronA's best rate is not LoRA's, and at one rate for both
-# either can be made to win. On SST and a better base, with tuned rates and three seeds or more, notebook 22 tests the
-# difference in pairs. The paper's gains over LoRA were measured on T5 and GLUE.
+# either can be made to win. The main study asks it on a better base, with rates tuned on a held-out part and several
+# seeds, and notebook 22 tests such differences in pairs. The paper's gains over LoRA were measured on T5 and GLUE.
 #
 # **Exercise 2.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12
 # blocks?

@@ -290,7 +290,7 @@ moved = moved.solution(len(range(10, 2 * 800 // 16, 10)))
 # %% [markdown]
 # | paper | section or equation | here | where it deviates |
 # |---|---|---|---|
-# | [El Firdoussi et al. 2025](https://arxiv.org/abs/2510.21345) | the layer, one alpha a row | `AlphaLoRALinear` in [alpha_lora.py](../gpt2lib/adapters/alpha_lora.py) | 1 at first, where their code may draw it; $s = 2$, where it has 1 |
+# | [El Firdoussi et al. 2025](https://arxiv.org/abs/2510.21345) | the layer, one alpha a row | `AlphaLoRALinear` in [alpha_lora.py](../gpt2lib/adapters/alpha_lora.py) | 1 at first, where their code may draw it; $s = \alpha / r$ of LoRA, 4/3 here, where it has 1 |
 # | the same | alpha trained on data of its own, every $T$ steps, by an Adam of its own | `AlphaUpdates`, the same file | these data are held out from LoRA, where their public code shares them; here $T = 4$ and a rate of 0.02, for short training |
 # | [Hu et al. 2021](https://arxiv.org/abs/2106.09685) | eq. 3, $B = 0$ at first | `LoRALinear` in [lora.py](../gpt2lib/adapters/lora.py) | none |
 #

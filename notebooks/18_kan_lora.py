@@ -255,8 +255,8 @@ low, high = statistics.wilson(float(accuracy["LoRA"]), len(data.dev))
 ahead.was(
     "equal" if accuracy.nunique() == 1 else accuracy.idxmax(),
     f"On {len(data.dev)} dev examples the 95 % interval of one accuracy alone is {100 * (high - low):.0f} points wide, "
-    "and there is one seed: an observation, not a finding. The studies choose rates on data of their own and test in "
-    "pairs (notebook 22).",
+    "and there is one seed: an observation, not a finding. The main study chooses rates on data of their own, and "
+    "notebook 22 tests in pairs.",
 )
 table.round(4)
 

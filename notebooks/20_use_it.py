@@ -308,9 +308,9 @@ figures.reliability(judged)
 # The same two megabytes serve a terminal, a file and a program. Each adapter is the best of three to five runs of one
 # method by a held-out part of the training data; its card says which data it saw and what it reached on dev. It judges
 # film reviews of 2004 and Quora's questions of 2017, in English; on other texts its probabilities are numbers that add
-# up to one. Is 90 % right nine times out of ten? On the texts that it was made for nearly: the mean confidence is a few
-# points above the share that is right, as the cell above counts. One sentence can be judged wrongly all the same, and
-# with confidence ("not bad at all").
+# up to one. Is 90 % right nine times out of ten? On Quora's questions nearly: the mean confidence is a few points above
+# the share that is right, as the cell above counts. One sentence can be judged wrongly all the same, and with
+# confidence ("not bad at all").
 #
 # | paper | equation or section | here | where we deviate |
 # |---|---|---|---|

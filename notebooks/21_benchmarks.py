@@ -309,7 +309,7 @@ if out:
 #
 # Where all blocks are adapted, the gain over the peer is of two kinds, as the committed waterfall shows: faster
 # products (oneDNN's, on this kind of processor), and work that need not be done, which is padding first of all; masks
-# and the last block's unread positions are a few per cent each. The second kind grows with the spread of the lengths
+# and the last block's unread positions are a few per cent each. Padding's share grows with the spread of the lengths
 # and is nothing for texts of one length. At this notebook's tiny defaults overheads hide most of both. A ratio on this
 # machine is a ratio on this machine; the table names it. No GPU was measured.
 #

@@ -299,8 +299,8 @@ figures.cost(methods, pd.read_csv(report.FOLDER / "results" / "benchmarks.csv"))
 # %% [markdown]
 # ## What the sonnets' scores are worth
 #
-# The dotted lines are published scores on the real GPT-2, each in the convention that it seems to follow. They stand
-# where completions that know nothing stand.
+# The dotted lines are published scores on the real GPT-2, each in the convention that it follows or, where its code is
+# not public, seems to follow. They stand where completions that know nothing stand.
 
 # %%
 published = pd.read_csv(report.FOLDER / "published.csv")

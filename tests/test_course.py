@@ -168,8 +168,14 @@ def test_a_comparison_takes_each_methods_best_rate():
         assert expected["lr"] == 5e-3  # or the test says little
     encoded = Encoder("sst", load_tokenizer("gpt2-mini"), 512)(data.dev)
     assert evaluate(models["LoRA"], encoded)[0]["loss"] == best.loc["LoRA", "loss"]
-    with pytest.raises(ValueError, match="give one rate"):
-        lessons.comparison(methods, rates, data, "gpt2-mini", settings, hooks={"LoRA": []})
+    for wrong in ({"rates": rates, "hooks": {"LoRA": []}}, {"rates": []}):
+        with pytest.raises(ValueError, match="give one at least, and one alone where hooks watch"):
+            lessons.comparison(methods, data=data, base_model="gpt2-mini", settings=settings, **wrong)
+    one = {"LoRA": methods["LoRA"]}
+    survivor = lessons.comparison(one, (5e-3, 1e30), data, "gpt2-mini", settings)[1]
+    assert survivor.loc["LoRA"].to_dict() == best.loc["LoRA"].to_dict()
+    with pytest.raises(FloatingPointError, match="lower lr"):
+        lessons.comparison(one, (1e30,), data, "gpt2-mini", settings)
 
 
 def test_an_answer_may_have_fewer_digits_than_the_solution():

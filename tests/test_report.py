@@ -326,3 +326,12 @@ def test_rates_are_scored_by_what_they_were_chosen_by():
 )
 def test_titles_come_from_the_records(name, called):
     assert theme.title(name) == called
+
+
+@pytest.mark.parametrize("study", ["mini", "smollm2"])
+def test_the_same_text_has_one_floor(study):
+    """Whatever code collected the runs: else a figure would show one run's."""
+    runs = pd.read_csv(RESULTS / f"{study}.csv").dropna(subset="bag_of_words_accuracy")
+    trial = runs["part"] == "trials"
+    floors = runs.groupby([trial, "task", "data_hash", "max_length"])["bag_of_words_accuracy"]
+    assert floors.ngroups > 3 and (floors.max() - floors.min()).max() < 1e-6

@@ -64,7 +64,8 @@ Held-out loss {progress.best["loss"]:.3f} nats a token.
 
 ## Limits
 
-It has read some nine hundred times less than GPT-2. It writes in the manner of its parts and seldom makes sense for
+It has read {progress.tokens:,} tokens, where the text of GPT-2 has some ten billion.
+It writes in the manner of its parts and seldom makes sense for
 longer than a sentence; it knows few facts, and repeats the prejudices of its texts. It is made for comparing methods of
 adaptation on small machines, and results on it are not results on GPT-2.
 

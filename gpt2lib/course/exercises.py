@@ -95,7 +95,8 @@ class _Check:
         if untouched(answer):
             return "waits", ""
         if self.hashed:
-            kept = f"rounded to {self.digits} decimals it is not the answer, of which only a hash is kept here"
+            place = f"{self.digits} decimals" if self.digits >= 0 else f"multiples of {10**-self.digits}"
+            kept = f"rounded to {place} it is not the answer, of which only a hash is kept here"
             complaint = "" if self.hash(answer) == self.digest else kept
         else:
             complaint = difference(self.result(answer), self.result(self.like), self.tolerance)

@@ -96,21 +96,29 @@ def comparison(
     """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
 
     rates: learning rates, of which each method takes its best on dev (of equals, that of the smaller loss); or one for
-    each by name. hooks: by name, where each has one rate. max_length: tokens of a text, as many as the model takes by
-    default. depth: so many of the base's blocks are kept; 0: all.
+    each by name. A rate with which a method diverges is out, unless it is the only one. hooks: by name, where each has
+    one rate. max_length: tokens of a text, as many as the model takes by default. depth: so many of the base's blocks
+    are kept; 0: all. Raises ValueError without a rate, and for hooks that would see several runs.
     """
     models, rows = {}, {}
     for name, method in methods.items():
-        tried = [rates[name]] if isinstance(rates, dict) else rates
-        if len(tried) > 1 and hooks:
-            raise ValueError(f"hooks would see {len(tried)} runs of {name}, one for each rate; give one rate")
+        tried = [rates[name]] if isinstance(rates, dict) else list(rates)
+        if not tried or (len(tried) > 1 and hooks):
+            raise ValueError(
+                f"{len(tried)} learning rates for {name}: give one at least, and one alone where hooks watch"
+            )
         for lr in tried:
             body, tokenizer = load_base(base_model, depth=depth or None)
             encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
             torch.manual_seed(settings.seed)
             model = prepare(data, body, tokenizer, method)
             train, dev = encoder(data.train), encoder(data.dev)
-            fit(model, train, dev, replace(settings, lr=lr), hooks=(hooks or {}).get(name, []))
+            try:
+                fit(model, train, dev, replace(settings, lr=lr), hooks=(hooks or {}).get(name, []))
+            except FloatingPointError:
+                if name not in rows and lr == tried[-1]:
+                    raise
+                continue
             trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
             row = {"trained": sum(p.numel() for p in trained.values()), "lr": lr} | evaluate(model, dev)[0]
             if name not in rows or _merit(model, row) > _merit(model, rows[name]):

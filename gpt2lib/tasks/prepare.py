@@ -29,8 +29,8 @@ class Encoder:
         return TASKS[self.task].encode(examples, self.tokenizer, self.max_length, score_from_prompt)
 
     def as_read(self, examples: list[Example]) -> list[Example]:
-        """The examples with what is read of their texts: of one that is longer than max_length, its end. Pairs stay
-        whole."""
+        """The examples of a classification with what is read of their texts: of one that is longer than max_length, its
+        end. Pairs stay whole."""
         read = zip(examples, self(examples), strict=True)
         return [
             replace(example, text=self.tokenizer.decode(encoded.ids))
