@@ -78,7 +78,6 @@ check = Verdicts()
 #
 # </details>
 
-
 # %% tags=["cases"]
 def library_shares(sizes, temperature):
     """Counted in a mixture that was drawn."""
