@@ -166,6 +166,7 @@ figures.curves(range(1, len(losses) + 1), {"patient 1": losses} | floors, "step"
 #
 # </details>
 
+
 # %% jupyter={"source_hidden": true} tags=["solution"]
 @initialise.mistake("everything is 0: the first loss is log V to the last digit, and no gradient gets through")
 def initialise(model):
@@ -243,6 +244,7 @@ figures.curves(
 #
 # </details>
 
+
 # %% jupyter={"source_hidden": true} tags=["solution"]
 @batch_loss.mistake("each token is predicted from itself: one batch is learned at once, and so is every other")
 def batch_loss(model, ids):
@@ -266,6 +268,7 @@ check("mended, the model learns one batch by heart", losses[-1] < 0.1, losses[-1
 # **The instrument.** Train for a moment at rates a factor of three apart. The result must be a **valley**: too small a
 # rate has not arrived, too large a one blows up. A best rate at the edge of the sweep says: look further. No valley at
 # all says that the rate is not what you think it is.
+
 
 # %% tags=["cases"]
 def library_rate(optimizer, lr):
@@ -328,6 +331,7 @@ figures.rate_sweep(rates, {"patient 3": flat})
 # There may be several.
 #
 # </details>
+
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 @set_rate.mistake("only the first group of parameters is told")
@@ -394,6 +398,7 @@ check("that of every weight is not", min(norm for name, norm in norms.items() if
 # %% [markdown]
 # **The patient** is a LoRA layer, $y = W x + B A x$: $W$ is frozen, $A$ and $B$ are trained, and at the beginning the
 # update is zero, so that the model starts where it was.
+
 
 # %% tags=["cases"]
 class LibraryLayer(nn.Module):
@@ -463,6 +468,7 @@ print({name: round(norm, 3) for name, norm in diagnose.gradient_norms(layer, lay
 #
 # </details>
 
+
 # %% jupyter={"source_hidden": true} tags=["solution"]
 class WithSizes(nn.Module):
     def __init__(self, base, rank, a, b):
@@ -508,6 +514,7 @@ check(
 # without looking inside: train on **random** tokens, new ones each step. Nothing can be learned there, so the loss of
 # an honest model stays at $\log V$.
 
+
 # %% tags=["cases"]
 def library_attend(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -534,6 +541,7 @@ def attend(q, k, v):
 
 # %% [markdown]
 # The patient: one layer of attention in a small language model.
+
 
 # %%
 class OneLayer(nn.Module):
@@ -582,6 +590,7 @@ print("the output before a changed token moves by", [round(change, 2) for change
 # `tril(k)` keeps what lies on the k-th diagonal and below. A token may see itself, which is diagonal 0.
 #
 # </details>
+
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 @attend.mistake("the mask comes after the softmax: nothing is seen, but how much weight was hidden can be")
