@@ -933,9 +933,9 @@ figures.curves(range(1, steps + 1), {"yours": losses} | floors, "step", "loss (n
 # %%
 floor.was(
     losses[-1],
-    f"That is of the last training batch; on 20 rows that it never saw it is {unseen:.1f}. Knowing how often each token "
-    f"occurs would already reach {frequency:.1f}; the rest is what the model makes of the tokens before. The verses "
-    "follow few patterns, so there is much to be had.",
+    f"That is of the last training batch; on 20 rows that it never saw it is {unseen:.1f}. Knowing how often each "
+    f"token occurs would already reach {frequency:.1f}; the rest is what the model makes of the tokens before. The "
+    "verses follow few patterns, so there is much to be had.",
     digits=1,
 )
 
