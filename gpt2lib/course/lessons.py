@@ -16,6 +16,7 @@ from gpt2lib.model.base import load_base
 from gpt2lib.tasks.method import Trainable
 from gpt2lib.tasks.prepare import Encoder, prepare
 from gpt2lib.training import TrainingSettings, evaluate, fit, trained_parameters
+from gpt2lib.training.objectives import merit
 from gpt2lib.training.optimizer import AdamW
 
 
@@ -121,10 +122,6 @@ def comparison(
                 continue
             trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
             row = {"trained": sum(p.numel() for p in trained.values()), "lr": lr} | evaluate(model, dev)[0]
-            if name not in rows or _merit(model, row) > _merit(model, rows[name]):
+            if name not in rows or merit(model, row) > merit(model, rows[name]):
                 models[name], rows[name] = model, row
     return models, pd.DataFrame(rows).T.astype({"trained": int})
-
-
-def _merit(model, row: dict) -> tuple[float, float]:
-    return model.sign * row[model.metric], -row["loss"]

@@ -78,12 +78,11 @@ def load_tokenizer(name: str | Path):
 
     Raises FileNotFoundError where there is none.
     """
-    folder = pretrained.find(name, holds=("tokenizer.json", "vocab.json"))
+    files = ("tokenizer.json", "vocab.json")
+    folder = pretrained.find(name, holds=files)
     there = {path.name for path in folder.iterdir()}
-    if not there & {"tokenizer.json", "vocab.json"}:  # a model of the hub or of an older cache may come without
-        raise FileNotFoundError(
-            f"{folder} holds no tokenizer.json and no vocab.json; save the tokenizer beside the model"
-        )
+    if not there & set(files):  # a model of the hub or of an older cache may come without
+        raise FileNotFoundError(f"{folder} holds no {' and no '.join(files)}; save the tokenizer beside the model")
     # heavy: two seconds that a user of the model alone need not pay
     from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 

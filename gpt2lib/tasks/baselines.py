@@ -28,7 +28,8 @@ def floors(
     what a model reads of the examples (`Encoder.as_read`), whole texts by default. They depend on the data alone, so a
     study's runs share them through the cache folder.
     """
-    data, seen = (replace(part, train=read(part.train), dev=read(part.dev)) for part in (data, seen or data))
+    seen = seen or data
+    seen, data = replace(seen, train=read(seen.train), dev=read(seen.dev)), replace(data, dev=read(data.dev))
     code = Path(__file__).read_bytes() + sklearn.__version__.encode()
     digest = hashlib.sha256(code + repr((seen.train, seen.dev, data.dev)).encode()).hexdigest()
     path = cache_folder() / "floors" / f"{digest[:32]}.json"

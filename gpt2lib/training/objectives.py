@@ -39,6 +39,11 @@ class Objective(Protocol):
         """All metrics, "loss" among them."""
 
 
+def merit(model: Objective, metrics: dict) -> tuple[float, float]:
+    """What the better of two evaluations has more of: its metric's good, and of equals the smaller loss."""
+    return model.sign * metrics[model.metric], -metrics["loss"]
+
+
 def trained_parameters(model) -> dict[str, nn.Parameter]:
     """The parameters that require a gradient, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -21,7 +21,7 @@ from gpt2lib.data.batches import Batch, Encoded, bucketed_batches
 from gpt2lib.training.checkpoint import Checkpoint, Progress, identity_of
 from gpt2lib.training.evaluate import evaluate
 from gpt2lib.training.hooks import Hook
-from gpt2lib.training.objectives import Objective, trained_parameters
+from gpt2lib.training.objectives import Objective, merit, trained_parameters
 from gpt2lib.training.optimizer import AdamW, Muon
 from gpt2lib.training.prefix import below, frozen_blocks, with_prefix
 from gpt2lib.training.settings import TrainingSettings
@@ -219,15 +219,12 @@ class Trainer:
         }
         row |= {"train_loss": train_loss, "seconds": progress.seconds, "tokens": progress.tokens} | metrics
         progress.history.append(row)
-        if not progress.best or self._merit(row) > self._merit(progress.best):
+        if not progress.best or merit(model, row) > merit(model, progress.best):
             progress.best, progress.stale = row, 0
             self.best = {name: value.detach().clone() for name, value in self._state().items()}
         else:
             progress.stale += 1
         return row
-
-    def _merit(self, row: dict) -> tuple[float, float]:
-        return self.model.sign * row[self.model.metric], -row["loss"]
 
     def save(self) -> None:
         """Write the checkpoint, if the run has a folder."""
