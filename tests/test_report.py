@@ -252,7 +252,7 @@ def test_labels_are_spread_in_order(values):
 def test_what_a_base_must_know_is_ordered_by_what_it_knows():
     runs = pd.read_csv(RESULTS / "pretraining.csv")
     table = report.needs([(runs, pd.read_parquet(RESULTS / "pretraining-examples.parquet"))])
-    assert list(dict.fromkeys(table["base"])) == ["majority class", "bag of words", "gpt2-mini, random", "gpt2-mini"]
+    assert list(dict.fromkeys(table["base"])) == ["majority class", "bag of words", "random gpt2-mini", "gpt2-mini"]
     row = table[(table["task"] == "sst") & (table["method"] == "full") & (table["base"] == "gpt2-mini")]
     of_full = runs[(runs["task"] == "sst") & (runs["method"] == "full") & (runs["base_model"] == "gpt2-mini")]
     assert row["value"].item() == pytest.approx(of_full["accuracy"].max(), abs=1e-6)
@@ -277,8 +277,8 @@ def test_ranges_of_blocks_are_read_and_drawn():
 def test_variants_of_a_method_do_not_share_a_name():
     """Runs of one name that differ in layers or settings are told apart; the frequent ones keep the plain one."""
 
-    def run(name, method, part="main", counts=True, task="sst", **parameters):
-        row = {"name": name, "method": method, "part": part, "counts": counts, "task": task}
+    def run(name, method, part="main", counts=True, task="sst", base_model="a", **parameters):
+        row = {"name": name, "method": method, "part": part, "counts": counts, "task": task, "base_model": base_model}
         return row | {"parameters": json.dumps(parameters)}
 
     all_layers, few = ["q", "k", "v"], ["up", "down"]
@@ -287,6 +287,7 @@ def test_variants_of_a_method_do_not_share_a_name():
         *[run("lora", "lora", targets=few)] * 2,
         run("lora", "lora", "trials", False, targets=few),
         run("lora", "lora", task="cfimdb", targets=few),
+        run("lora", "lora", "bases", base_model="b", targets=few),
         *[run("alpha-lora", "alpha-lora", targets=few, settings=[])] * 2,
         run("alpha-lora", "alpha-lora", targets=few, settings=["every=5"]),
         *[run("full", "full", targets=all_layers), run("full", "full", targets=few)],
@@ -296,6 +297,7 @@ def test_variants_of_a_method_do_not_share_a_name():
         *["lora"] * 3,
         *["lora up down"] * 3,
         "lora",
+        "lora",  # another base has other layers
         *["alpha-lora"] * 2,
         "alpha-lora every=5",
         *["full"] * 2,
@@ -310,9 +312,39 @@ def test_rates_are_scored_by_what_they_were_chosen_by():
     ]
     main = common | {"part": "main", "lr": 1e-2, "seed": 0, "selection_accuracy": 0.7}
     other = common | {"part": "trials", "name": "krona", "lr": 1e-2, "seed": 0, "selection_accuracy": 0.7}
-    table = summaries.tried_rates(pd.DataFrame([*trials, main, other]))
+    runs = pd.DataFrame([*trials, main, other])
+    runs["parameters"] = '{"base_model": "a"}'
+    elsewhere = runs.assign(parameters='{"base_model": "b"}', selection_accuracy=0.1)
+    elsewhere = elsewhere[elsewhere["part"] == "trials"]
+    table = summaries.tried_rates(pd.concat([runs, elsewhere], ignore_index=True))
     assert dict(zip(table["lr"], table["value"], strict=True)) == pytest.approx({1e-3: 0.4, 1e-2: 0.6})
     assert set(table["name"]) == {"lora"}  # one rate is no trial
+
+
+def test_controls_are_paired_with_the_method_as_it_stands_and_with_lora():
+    def run(method, seed, part, **changed):
+        parameters = {"seed": seed, "lr": 1e-3 * (1 + seed), "layers": [2, 4], "depth": 4, "epochs": 2}
+        row = {"run": f"{method}-{part}-{seed}-{len(changed)}", "part": part, "task": "sst", "method": method}
+        row |= {"name": method, "base_model": "a", "seed": seed, "counts": True, "accuracy": 0.5, "lr": 1e-3}
+        row |= {"weight_decay": 0, "batch_size": 8, "epochs": 2, "rank": 8, "targets": "q"}
+        return row | {"parameters": json.dumps(parameters | changed)}
+
+    runs = [run(method, seed, "main") for method in ("lora", "alpha-lora") for seed in (0, 1)]
+    runs += [run("alpha-lora", seed, "controls", settings=["share=0"]) for seed in (0, 1)]
+    runs += [run("lora", 0, "controls", layers=[0, 4], epochs=1)]
+    right = {"lora-main": 6, "alpha-lora-main": 4, "alpha-lora-controls": 7, "lora-controls": 5}  # of ten examples
+    examples = pd.DataFrame(
+        {"run": row["run"], "name": row["name"], "task": "sst", "seed": row["seed"], "id": i, "correct": i < count}
+        for row in runs
+        for count in [right[f"{row['method']}-{row['part']}"]]
+        for i in range(10)
+    )
+    table = summaries.controls(pd.DataFrame(runs), examples).set_index("change")
+    assert set(table.index) == {"share=0", "blocks 0 to 3 of 4, 1 epoch"}
+    share, blocks = table.loc["share=0"], table.loc["blocks 0 to 3 of 4, 1 epoch"]
+    assert (share["seeds"], share["difference"], share["lora"]) == (2, pytest.approx(30), pytest.approx(10))
+    assert share["difference_low"] < 30 < share["difference_high"]
+    assert (blocks["seeds"], blocks["difference"]) == (1, pytest.approx(-10)) and np.isnan(blocks["lora"])
 
 
 @pytest.mark.parametrize(
@@ -330,8 +362,9 @@ def test_titles_come_from_the_records(name, called):
 
 @pytest.mark.parametrize("study", ["mini", "smollm2"])
 def test_the_same_text_has_one_floor(study):
-    """Whatever code collected the runs: else a figure would show one run's."""
+    """Whatever code collected the runs: else a figure would show one run's. The text is what a tokenizer leaves of it."""
     runs = pd.read_csv(RESULTS / f"{study}.csv").dropna(subset="bag_of_words_accuracy")
     trial = runs["part"] == "trials"
-    floors = runs.groupby([trial, "task", "data_hash", "max_length"])["bag_of_words_accuracy"]
+    tokenizer = runs["base_model"].str.removeprefix("untrained ")
+    floors = runs.groupby([trial, tokenizer, "task", "data_hash", "max_length"])["bag_of_words_accuracy"]
     assert floors.ngroups > 3 and (floors.max() - floors.min()).max() < 1e-6

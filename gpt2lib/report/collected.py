@@ -53,9 +53,9 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def told_apart(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs, renamed where several of a task have one name and differ in the layers they adapt or in the method's
-    own settings: those that have not the most frequent ones are called by theirs, too: "lora up down", "alpha-lora
-    every=5"."""
+    """The runs, renamed where several of a task and base model have one name and differ in the layers they adapt or in
+    the method's own settings: those that have not the most frequent ones are called by theirs, too: "lora up down",
+    "alpha-lora every=5"."""
     if "parameters" not in runs:  # of an older collection, which held none that differ so
         return runs
     given = runs["parameters"].fillna("{}").map(json.loads)
@@ -70,7 +70,7 @@ def told_apart(runs: pd.DataFrame) -> pd.DataFrame:
     main = (runs["part"] == "main") & runs["counts"]
     for (task, name), group in runs[main].groupby(["task", "name"]):
         usual = own.loc[group.index].value_counts(sort=True).index[0]
-        same = (runs["task"] == task) & (runs["name"] == name)
+        same = (runs["task"] == task) & (runs["name"] == name) & runs["base_model"].isin(group["base_model"])
         for column, most in zip(own, usual, strict=True):
             differs = same & (own[column] != most)
             names[differs] += " " + own.loc[differs, column]

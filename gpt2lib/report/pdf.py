@@ -20,6 +20,7 @@ from gpt2lib.report.summaries import (
     FLOORS,
     alpha_gain,
     block_ranges,
+    controls,
     needs,
     sonnet_scores,
     summarise,
@@ -29,7 +30,7 @@ from gpt2lib.report.summaries import (
 from gpt2lib.tasks.method import METHODS
 from gpt2lib.tasks.task import TASKS
 
-BASES = ("pretraining", "smollm2")  # studies that say what a base must know, whichever study is reported
+BASES = {"pretraining": ["full"], "smollm2": ["lora", "full"]}  # whose runs of what say what a base must know
 SIMULATION = {"p": 300, "draws": 20}  # of the theory's figure: dimensions, and draws that a point is the mean of
 FOLDER = Path(__file__).resolve().parents[2] / "report"  # of the checkout, for notebooks, wherever they run
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp: the same tables give the same bytes
@@ -110,6 +111,10 @@ def _draw_study(runs, examples, history, study: str, results: Path, folder: Path
     if len(tried):
         _save(folder, "rates", tried, figures.rates(tried))
         drawn.add("rates")
+    checked = controls(runs, examples)
+    if len(checked):
+        _save(folder, "controls", checked)
+        drawn.add("controls")
     for part in ("glue", "weight decay"):
         of_part = runs[(runs["part"] == part) & runs["counts"]]
         if len(of_part):
@@ -161,7 +166,8 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         drawn.add("two-sides")
     if (results / "pretraining.csv").is_file():
         _save(folder, "worth", worth(pd.read_csv(results / "pretraining.csv")))
-        of_bases = needs([_of_base_study(name, results) for name in BASES if (results / f"{name}.csv").is_file()])
+        there = [base for base in BASES.items() if (results / f"{base[0]}.csv").is_file()]
+        of_bases = needs([_of_bases(*base, results) for base in there])
         _save(folder, "needs", of_bases, figures.needs(of_bases))
         drawn |= {"worth", "needs"}
     if (results / "probes.csv").is_file():
@@ -189,11 +195,10 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
     return drawn
 
 
-def _of_base_study(study: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs of LoRA and of full fine-tuning that count, and the examples."""
+def _of_bases(study: str, methods: list[str], results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The study's runs of these methods that count, not those of their variants; and the examples."""
     runs, examples, _ = collected(study, results)
-    runs = runs[runs["part"].isin(["main", "bases"]) & runs["name"].isin(["lora", "full"]) & runs["counts"]]
-    return runs, examples
+    return runs[runs["part"].isin(["main", "bases"]) & runs["name"].isin(methods) & runs["counts"]], examples
 
 
 def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:

@@ -86,17 +86,17 @@ def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
     columns task, method ("" for a floor), base (its title), value, low, high.
 
     studies: (runs, examples) each; of a base's runs of one task and method at several learning rates, the best on dev
-    count. Where two studies have the same, the later one's stands.
+    count. Where two studies or bases have the same, that of the later study and the largest base stands.
     """
     parts = []
     for runs, examples in studies:
         runs = runs[runs["accuracy"].notna()]
-        for base, group in runs.groupby("base_model", sort=False):
+        for base, group in sorted(runs.groupby("base_model"), key=lambda found: found[1]["base_params"].iloc[0]):
             of_rate = group.groupby(["task", "name", "lr"])["accuracy"].transform("mean")
             best = of_rate == of_rate.groupby([group["task"], group["name"]]).transform("max")
             found = summarise(group[best], examples)
             random = base.startswith("untrained ")
-            found["base"] = f"{base.removeprefix('untrained ')}, random" if random else base
+            found["base"] = f"random {base.removeprefix('untrained ')}" if random else base
             found["knows"] = 0 if random else group["base_params"].iloc[0]  # what was not trained knows nothing
             for i, name in enumerate(FLOORS):
                 floor = found["method"] == name
@@ -105,6 +105,64 @@ def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
     table = pd.concat(parts).drop_duplicates(["task", "method", "base"], keep="last")
     table = figures.ordered(table.sort_values("knows", kind="stable"), "task")
     return table[["task", "method", "base", "value", "low", "high"]]
+
+
+def controls(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
+    """The runs that change one thing about a method of the main part (part "controls"): columns task, method, change
+    (what it is), seeds, value, low, high (an accuracy, with its 95 % interval), and in points, paired by seed and
+    example, what is left when the method as it stands in the main part is taken off (difference, difference_low,
+    difference_high), and LoRA (lora, lora_low, lora_high; of LoRA's own none)."""
+    of_part = runs[(runs["part"] == "controls") & runs["counts"]]
+    main = runs[(runs["part"] == "main") & runs["counts"]]
+    if of_part.empty or "parameters" not in runs:
+        return pd.DataFrame()
+    designs = of_part["parameters"].map(lambda text: json.dumps(_design(json.loads(text)), sort_keys=True))
+    rows = []
+    for (task, method, design), group in of_part.groupby([of_part["task"], of_part["method"], designs], sort=False):
+        usual = main[(main["task"] == task) & (main["name"] == method)]
+        if usual.empty:
+            continue
+        change = _change(json.loads(design), _design(json.loads(usual["parameters"].iloc[0])))
+        found = summarise(group.assign(name=method), examples).iloc[0]
+        row = {"task": task, "method": method, "change": change} | found[["seeds", "value", "low", "high"]].to_dict()
+        own = examples[examples["run"].isin(group["run"])].assign(name="control")
+        for column, name in (("difference", method), ("lora", statistics.REFERENCE)):
+            others = main[(main["task"] == task) & (main["name"] == name)]["run"]
+            beside = examples[examples["run"].isin(others)].assign(name=statistics.REFERENCE)
+            if len(beside) and (column == "difference" or name != method):
+                compared = statistics.comparisons(pd.concat([own, beside]))
+                if len(compared):
+                    row |= {column: compared["difference"][0]}
+                    row |= {f"{column}_{end}": compared[end][0] for end in ("low", "high")}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return figures.ordered(table, "task", "method") if len(table) else table
+
+
+def _design(parameters: dict) -> dict:
+    """The parameters that say what a run does, without its rate, its size and what is the same by another name."""
+    return {k: v for k, v in parameters.items() if k not in ("seed", "lr", "budget", "rank", "alpha", "base_model")}
+
+
+def _change(design: dict, usual: dict) -> str:
+    """What one design has that the other has not, in words."""
+    changed = {k: v for k, v in design.items() if v != usual.get(k)}
+    words = [str(v) for v in changed.pop("settings", [])]
+    if "layers" in changed:
+        depth, layers = changed.pop("depth", usual.get("depth")), changed.pop("layers")
+        words.append(f"blocks {layers[0]} to {layers[1] - 1} of {depth}" if layers else "all blocks")
+    if "epochs" in changed:
+        epochs = changed.pop("epochs")
+        words.append(f"{epochs} epoch" + "s" * (epochs != 1))
+    if "precision" in changed:
+        words.append(changed.pop("precision"))
+    return ", ".join([*words, *(f"{k} = {v}" for k, v in changed.items())])
+
+
+def _parameters(runs: pd.DataFrame, *names: str) -> pd.Series:
+    """These parameters of each run, as one text."""
+    given = runs["parameters"].fillna("{}").map(json.loads)
+    return given.map(lambda p: json.dumps([p.get(name) for name in names]))
 
 
 def block_ranges(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
@@ -132,6 +190,12 @@ def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:
     if trials.empty:
         main = runs[runs["part"] == "main"]
         trials = main[main["seed"] == main["seed"].min()]
+    elif "parameters" in runs:  # those of other bases and of controls are no trials of the main part's rates
+        shared = _parameters(runs, "base_model", "depth", "layers", "settings", "precision")
+        main = runs[runs["part"] == "main"]
+        of_main = set(zip(main["task"], main["name"], shared[main.index], strict=True))
+        keys = zip(trials["task"], trials["name"], shared[trials.index], strict=True)
+        trials = trials[[key in of_main for key in keys]]
     chosen_by = trials["accuracy"]
     if "selection_accuracy" in trials:
         chosen_by = trials["selection_accuracy"].fillna(chosen_by)
