@@ -362,7 +362,7 @@ def test_titles_come_from_the_records(name, called):
 
 @pytest.mark.parametrize("study", ["mini", "smollm2"])
 def test_the_same_text_has_one_floor(study):
-    """Whatever code collected the runs: else a figure would show one run's. The text is what a tokenizer leaves of it."""
+    """Whatever code collected the runs: else a figure would show one run's. A tokenizer leaves its own text."""
     runs = pd.read_csv(RESULTS / f"{study}.csv").dropna(subset="bag_of_words_accuracy")
     trial = runs["part"] == "trials"
     tokenizer = runs["base_model"].str.removeprefix("untrained ")
