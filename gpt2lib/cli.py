@@ -77,7 +77,7 @@ def _show_plan(batch, tflops: float | None) -> None:
     from gpt2lib.study.cost import UTILISATION, estimate, measured_flops
 
     speed = UTILISATION * (tflops * 1e12 if tflops else measured_flops())
-    hours = 0.0
+    hours, unknown = 0.0, 0
     click.echo(f"{'':7} {'hours':>6} {'GB':>5} {'trained':>11}  run: notebook(parameters)")
     for run in batch.runs:
         settings = ", ".join(f"{key}={value}" for key, value in run.parameters.items())
@@ -88,8 +88,12 @@ def _show_plan(batch, tflops: float | None) -> None:
         if cost:
             columns = f"{cost.flops / speed / 3600:6.2f} {cost.memory / 1e9:5.1f} {cost.trained:11,}"
             hours += 0 if done else cost.flops / speed / 3600
+        unknown += not cost and not done
         click.echo(f"{'done' if done else 'missing':7} {columns}  {run.name}: {run.notebook.stem}({settings})")
-    click.echo(f"{len(batch.runs)} runs; about {hours:.1f} hours one after the other at {speed / 1e12:.2f} TFLOP/s")
+    without = f", without {unknown} whose data or notebook says too little" if unknown else ""
+    click.echo(
+        f"{len(batch.runs)} runs; about {hours:.1f} hours one after the other at {speed / 1e12:.2f} TFLOP/s{without}"
+    )
 
 
 @cli.command()

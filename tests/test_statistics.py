@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gpt2lib.report.statistics import Mean, comparisons, crossed, interval, of_published, permutation_p, wilson
+from gpt2lib.report.statistics import Mean, comparisons, crossed, interval, of_published, pairs, permutation_p, wilson
 
 
 def examples_of(name, correct, run=None):
@@ -98,6 +98,20 @@ def test_sonnets_are_compared_by_nats_a_token():
             rows.append(dict(task="sonnets", name=name, run=name, seed=0, id=str(i), loss=loss, tokens=90 + i))
     result = comparisons(pd.DataFrame(rows)).iloc[0]
     assert result["difference"] == pytest.approx(-0.5) and result["p"] < 0.01
+
+
+def test_pairs_are_of_the_two_that_were_asked_for():
+    right = {"lora": 4, "kan-lora": 7, "lora up down": 6}  # of ten examples, for either seed
+    rows = [
+        dict(task="sst", name=name, run=f"{name}{seed}", seed=seed, id=i, correct=i < count)
+        for name, count in right.items()
+        for seed in (0, 1)
+        for i in range(10)
+    ]
+    table = pairs(pd.DataFrame(rows), [("kan-lora", "lora up down"), ("full", "lora")])
+    assert table[["method", "reference", "seeds"]].values.tolist() == [["kan-lora", "lora up down", 2]]
+    assert table["difference"].item() == pytest.approx(10)
+    assert pairs(pd.DataFrame(rows), [("full", "lora")]).empty
 
 
 def test_a_share_of_1101_is_known_to_three_points():

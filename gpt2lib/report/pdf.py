@@ -31,6 +31,7 @@ from gpt2lib.tasks.method import METHODS
 from gpt2lib.tasks.task import TASKS
 
 BASES = {"pretraining": ["full"], "smollm2": ["lora", "full"]}  # whose runs of what say what a base must know
+PAIRS = [("kan-lora", "lora up down"), ("full", "last-linear")]  # beside those with LoRA: the same layers; all or one
 SIMULATION = {"p": 300, "draws": 20}  # of the theory's figure: dimensions, and draws that a point is the mean of
 FOLDER = Path(__file__).resolve().parents[2] / "report"  # of the checkout, for notebooks, wherever they run
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp: the same tables give the same bytes
@@ -59,7 +60,8 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     try:
         write_whole(output, lambda partial: typst.compile(str(source), output=str(partial), **settings))
     except typst.TypstError as error:
-        raise ValueError(f"{source}: {str(error).strip().splitlines()[0]}") from None
+        where = error.diagnostic.partition("┌─ ")[2].split("\n")[0] or source  # with line and column
+        raise ValueError(f"{where}: {error.message}") from None
     return output
 
 
@@ -98,8 +100,9 @@ def _draw_study(runs, examples, history, study: str, results: Path, folder: Path
     compared = statistics.comparisons(examples[examples["run"].isin(counted["run"])])
     _save(folder, "methods", methods, figures.methods(methods, compared if len(compared) else None))
     _save(folder, "comparisons", compared)
+    _save(folder, "pairs", statistics.pairs(examples[examples["run"].isin(counted["run"])], PAIRS))
     adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
-    learnt = figures.learning_curves(adapted, methods)
+    learnt = figures.learning_curves(adapted, methods, _design(runs)["select"] or "dev")
     _save(folder, "learning-curves", adapted, learnt)
     if learnt is not None:
         drawn.add("learning-curves")
@@ -120,6 +123,9 @@ def _draw_study(runs, examples, history, study: str, results: Path, folder: Path
         if len(of_part):
             _save(folder, part.replace(" ", "-"), summarise(of_part, examples))
             drawn.add(part.replace(" ", "-"))
+        if part == "glue" and len(of_part):
+            _save(folder, "glue-differences", statistics.comparisons(examples[examples["run"].isin(of_part["run"])]))
+            drawn.add("glue-differences")
     table = runs[runs["part"] == "batch and rate"]
     if len(table):
         _save(folder, "batch-and-rate", table[["task", "method", "batch_size", "lr", "accuracy"]])

@@ -135,6 +135,18 @@ def comparisons(examples: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def pairs(examples: pd.DataFrame, asked: list[tuple[str, str]]) -> pd.DataFrame:
+    """`comparisons` of one method with one other, (method, reference) each, where a task has both; with the column
+    reference. Empty, with its columns, where no task has a pair."""
+    found = [
+        comparisons(examples[examples["name"].isin(pair)], pair[1]).assign(reference=pair[1])
+        for pair in asked
+        if set(pair) <= set(examples["name"])
+    ]
+    columns = ["task", "method", "reference", "seeds", "difference", "low", "high", "p", "within"]
+    return pd.concat([pd.DataFrame(columns=columns), *found])[columns]
+
+
 def permutation_p(differences: np.ndarray) -> float:
     """Two-sided p of paired differences whose signs are as likely one as the other: exact for few, else sampled."""
     d = differences[differences != 0]  # a tie is one under either sign

@@ -31,7 +31,7 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
         row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
         row |= {"se_examples": alone}
         costs = ("trained_params", "trained_params_head", "seconds", "tokens_per_second", "peak_memory_mb", "steps")
-        row |= {column: group[column].mean() for column in ("macro_f1", *costs) if column in group}
+        row |= {column: group[column].mean() for column in ("macro_f1", "matthews", *costs) if column in group}
         row |= {
             column: group[column].iloc[0]
             for column in ("lr", "weight_decay", "batch_size", "epochs", "rank", "targets")

@@ -42,11 +42,12 @@ def learning_curve(history: list[dict], metric: str, floors: dict[str, float] | 
     return done(figure)
 
 
-def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
-    """Dev metric over the steps, the mean of the seeds that got so far, each line named at its end; floors are dashed.
+def learning_curves(history: pd.DataFrame, table: pd.DataFrame, watched: str = "dev") -> Figure | None:
+    """The metric over the steps, the mean of the seeds that got so far, each line named at its end; floors are dashed.
 
     A run that was evaluated once has no curve, and one curve makes no panel. None if no task has one.
-    history: columns task, name, step, accuracy or perplexity. table: of `report.summarise`, for the floors.
+    history: columns task, name, step, accuracy or perplexity. table: of `report.summarise`, for the floors, which are
+    dev's. watched: the part of the data that training was measured on.
     """
     curves = {}
     for (task, name), rows in history.groupby(["task", "name"], sort=False):
@@ -67,6 +68,7 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure | None
         for name, (x, y) in of_task.items():
             axis.plot(x, y, marker="o", markersize=3, color=method_colour(name))
         floors = table[(table["task"] == task) & table["method"].isin(["bag of words", "before training"])]
+        floors = floors if watched == "dev" else floors[:0]
         for row in floors.itertuples():
             axis.axhline(unit * row.value, color=GREY, linestyle="--", linewidth=1, zorder=1)
             place = dict(transform=axis.get_yaxis_transform(), fontsize=6.5, color=GREY, va="top")
@@ -75,7 +77,9 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame) -> Figure | None
         axis.set_xlim(0, 1.58 * longest)  # room for the names
         axis.set_ylim(axis.get_ylim())
         axis.set_xticks([tick for tick in axis.get_xticks() if tick <= longest])
-        axis.set(title=title(task), xlabel="step", ylabel="dev accuracy (%)" if unit == 100 else f"dev {metric}")
+        axis.set(
+            title=title(task), xlabel="step", ylabel=f"{watched} accuracy (%)" if unit == 100 else f"{watched} {metric}"
+        )
         ends = {title(name): (x.iloc[-1], y.iloc[-1]) for name, (x, y) in of_task.items()}
         label_lines(axis, ends, {title(name): method_colour(name) for name in of_task})
     for unused in axes.flat[len(curves) :]:
@@ -98,9 +102,9 @@ def rates(table: pd.DataFrame) -> Figure:
         if len(tasks) == 1:
             for _, rows in table.groupby("name"):
                 axis.plot(rows["lr"], rows["shown"], color="0.82", linewidth=0.7)
-        for colour, task in zip(PALETTE, tasks, strict=False):
+        for colour, marker, task in zip(PALETTE, "os^D", tasks, strict=False):
             rows = table[(table["name"] == name) & (table["task"] == task)]
-            axis.plot(rows["lr"], rows["shown"], "o-", color=colour, label=title(task))
+            axis.plot(rows["lr"], rows["shown"], f"{marker}-", color=colour, markersize=4, label=title(task))
         axis.set_title(title(name), fontsize=7.5)
         axis.set_xscale("log")
         axis.margins(x=0.1, y=0.12)
