@@ -1,5 +1,6 @@
 """The command line: parse, call, one line for an error."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -56,14 +57,17 @@ def study(
 
     if address and engine != "ray":
         raise click.UsageError("--address is for --engine ray")
+    if plan_only and collect_only:
+        raise click.UsageError("give --plan or --collect")
     if rehearse and (keep_collected or collect_only):
         raise click.UsageError("a rehearsal is not collected")
     batch = Study(study, runs, rehearse, results if keep_collected else None)
     if plan_only:
         _show_plan(batch, tflops)
         return
-    errors = {}
+    errors = batch.damaged if collect_only else {}
     if not collect_only:
+        click.get_current_context().obj["resumes"] = True
         errors = batch.run(Ray(jobs, address) if engine == "ray" else Processes(jobs), click.echo)
     if not rehearse and (collect_only or batch.here):
         click.echo(f"collected into {batch.collect(results, force)}")
@@ -84,12 +88,13 @@ def _show_plan(batch, tflops: float | None) -> None:
         if run.trials:
             settings += f", {run.tuned}=best of {', '.join(dict.fromkeys(map(str, run.trials.values())))}"
         cost, done = estimate(run), batch.done(run)
+        state = "damaged" if run.name in batch.damaged else "done" if done else "missing"
         columns = f"{'?':>6} {'?':>5} {'?':>11}"
         if cost:
             columns = f"{cost.flops / speed / 3600:6.2f} {cost.memory / 1e9:5.1f} {cost.trained:11,}"
             hours += 0 if done else cost.flops / speed / 3600
         unknown += not cost and not done
-        click.echo(f"{'done' if done else 'missing':7} {columns}  {run.name}: {run.notebook.stem}({settings})")
+        click.echo(f"{state:7} {columns}  {run.name}: {run.notebook.stem}({settings})")
     without = f", without {unknown} whose data or notebook says too little" if unknown else ""
     click.echo(
         f"{len(batch.runs)} runs; about {hours:.1f} hours one after the other at {speed / 1e12:.2f} TFLOP/s{without}"
@@ -152,7 +157,11 @@ def with_adapter(command):
 @click.argument("task")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--file", help="Read texts from this file, or - for standard input: one a line, a pair's with a tab.")
-@click.option("--output", default="-", help="With --file: where the tab-separated table goes [default: printed].")
+@click.option(
+    "--output",
+    default="-",
+    help="With --file: the tab-separated table, in place of what is there [default: printed].",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Texts at a time.")
 @with_adapter
 def predict(task, texts, file, output, batch_size, adapter, base):
@@ -171,8 +180,14 @@ def predict(task, texts, file, output, batch_size, adapter, base):
         raise click.UsageError(
             "give either TEXT or --file (- for standard input); before a text that begins with -, --"
         )
+    if len(texts) == 1 and os.path.isfile(texts[0]):
+        raise click.UsageError(f"{texts[0]} is a file: give it by --file")
     if output != "-" and (not file or Path(output).is_dir() or Path(output).resolve() == Path(file).resolve()):
         raise click.UsageError("--output is for --file, and another file than that")
+    if output != "-" and not Path(output).resolve().parent.is_dir():
+        raise click.UsageError(f"there is no folder {Path(output).resolve().parent} for --output")
+    if file not in (None, "-") and not Path(file).exists():
+        raise FileNotFoundError(f"there is no file {file}")
     pairs = getattr(TASKS.get(task), "pairs", False)
     if file:
         with click.open_file(file, encoding="utf-8-sig") as stream:
@@ -186,6 +201,7 @@ def predict(task, texts, file, output, batch_size, adapter, base):
     table = adapted.predict(texts, batch_size, progress=f"{len(texts)} texts" if len(texts) > 1 else "")
     for number in table.index[table.pop("cut")]:
         last = f"only its last {adapted.max_length} tokens are read, as in training"
+        last += ", and not all of the first of the two" if pairs else ""
         click.echo(f"text {number + 1}: {last}", err=True)
     if file:
         for i, column in enumerate(zip(*texts, strict=True) if pairs else [texts]):
@@ -234,11 +250,11 @@ def main() -> None:
     """What is wrong with the input is one line on stderr and exit code 2; a fault of ours is exit code 1."""
     # ended politely by a scheduler, or by a shell that made us ignore Ctrl-C: stop the notebooks that are running, too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    state = {"debug": False}
+    state = {"debug": False, "resumes": False}
     try:
         cli(standalone_mode=False, obj=state)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted; the same command goes on from here", err=True)
+        click.echo("interrupted" + "; the same command goes on from here" * state["resumes"], err=True)
         sys.exit(130)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)

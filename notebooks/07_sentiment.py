@@ -321,9 +321,10 @@ print("The bag of words lies", "inside the interval." if low <= floor <= high el
 
 # %%
 wilson = statistics.wilson(right.mean(), len(right))
-check(
-    "the bootstrap's ends are within 1.5 points of Wilson's", max(abs(low - wilson[0]), abs(high - wilson[1])) < 0.015
-)
+apart = max(abs(low - wilson[0]), abs(high - wilson[1]))
+# Wilson's stays away from 0 and 1, by up to 4 / n; and a tenth of its half-width is what 2,000 draws leave to chance
+allowed = 4 / len(right) + 0.1 * (wilson[1] - wilson[0]) / 2
+check("the bootstrap's ends are where Wilson's are, but for chance and 4 / n", apart < allowed, f"{apart:.4f}")
 
 # %% [markdown]
 # Written last, where a folder was given: the record of this run, and predictions ready to hand in.

@@ -74,7 +74,9 @@ pd.concat([pd.Series(sentences, name="text"), table.drop(columns="cut").round(2)
 
 # %%
 explore(
-    lambda text: figures.probabilities(sst.classes, sst.predict([text or "?"])[list(sst.classes)].to_numpy()[0]),
+    lambda text: figures.probabilities(
+        sst.classes, sst.predict([text.strip() or "?"])[list(sst.classes)].to_numpy()[0]
+    ),
     text=Text("a slow film, and worth every minute", continuous_update=False, layout={"width": "95%"}),
 )
 
@@ -189,7 +191,7 @@ check("the same seed writes the same sonnet", sonnets.write(given, seed=seed) ==
 
 # %%
 explore(
-    lambda first, number: print(sonnets.write(first, seed=number)),
+    lambda first, number: print(sonnets.write(first.strip() or "O", seed=number)),
     first=Text("Shall I compare thee to a gradient?", continuous_update=False, layout={"width": "95%"}),
     number=(0, 9),
 )
@@ -232,7 +234,7 @@ check("on another base it is refused", "another base" in refused, refused)
 # %%
 path = Path(results) / "smollm2-examples.parquet"
 rows = pd.read_parquet(path)
-rows = rows[(rows["task"] == "quora") & (rows["method"] == "lora")]
+rows = rows[(rows["task"] == "quora") & (rows["method"] == "lora") & (rows["part"] == "main")]
 label = np.exp(-rows["loss"].astype(float))
 judged = pd.DataFrame({"confidence": np.maximum(label, 1 - label), "correct": label > 0.5})
 print(f"{len(judged)} judgements of {rows['run'].nunique()} runs, {100 * judged['correct'].mean():.1f} % of them right")

@@ -59,6 +59,13 @@ def test_what_is_no_list_of_texts_is_refused(kept, texts, says):
         load_adapted("sst", kept["sst"][2]).predict(texts)
 
 
+def test_a_text_is_the_same_with_space_around_it_and_is_kept_nowhere(kept, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPT2LIB_CACHE", str(tmp_path))
+    table = load_adapted("sst", kept["sst"][2]).predict([" a fine film\n", "a fine film"])
+    assert table.iloc[0].tolist() == pytest.approx(table.iloc[1].tolist())
+    assert not (tmp_path / "tokens").exists() and not (tmp_path / "prefix").exists()
+
+
 def test_of_a_long_text_the_end_is_read(kept):
     """All that fits is read; of 10,000 words, the last 32 tokens."""
     model, tokenizer, folder = kept["sst"]
@@ -173,7 +180,11 @@ def test_the_command_writes_a_table(kept, tmp_path, call, capsys):
         (("predict", "sonnets", "a line"), "sonnets is written, not predicted"),
         (("write", " / "), "from 1 to 13 of them, not from 0"),
         (("write", "word " * 10_000), "the model was trained on 200 at most"),
-        (("predict", "sst", "x", "--base", "untrained:gpt2-mini"), "another base model"),
+        (("predict", "sst", "x", "--base", "untrained:gpt2-mini"), "belongs to gpt2-mini, not to untrained:gpt2-mini"),
+        (("predict", "sst", __file__), "is a file: give it by --file"),
+        (("predict", "sst", "caf\udce9"), "text 1 is not UTF-8"),
+        (("predict", "sst", "--file", "no.txt"), "there is no file no.txt"),
+        (("predict", "sst", "--file", __file__, "--output", "no/o.tsv"), "there is no folder"),
         (("predict", "sst", "x", "--adapter", "nowhere"), "nowhere holds no task.json"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, tuple) else "",

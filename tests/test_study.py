@@ -293,6 +293,47 @@ name = "first"
     assert parameters["base"] == "run:first/model" and parameters["number"] == 1  # defaults are recorded
 
 
+def test_a_run_is_done_again_when_the_one_that_it_reads_was(study, tmp_path):
+    def content(number):
+        return f"""
+[[runs]]
+notebook = "one"
+name = "first"
+parameters = {{ number = {number} }}
+[[runs]]
+notebook = "one"
+name = "second"
+parameters = {{ base = "run:first/model" }}
+"""
+
+    batch, _ = run(study(content(1)), tmp_path)
+    assert all(map(batch.done, batch.runs)) and not batch.missing()
+    again = Study(study(content(7)), tmp_path / "runs")
+    assert [r.name for r in again.missing()] == ["first", "second"]
+    again, errors = run(study(content(7)), tmp_path)
+    assert not errors and not again.missing()
+
+
+def test_runs_on_different_data_are_not_collected_as_one(study, tmp_path):
+    batch, _ = run(study(GRID), tmp_path)
+    for part, data in zip(batch.runs, "abaa", strict=True):
+        path = batch.folder / part.name / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"data_hash": data, "source": "real"}))
+    with pytest.raises(ValueError, match=f"{batch.runs[0].name} and {batch.runs[1].name} were made on different data"):
+        batch.collect(tmp_path / "results")
+    assert len(pd.read_csv(batch.collect(tmp_path / "results", force=True))) == 4
+
+
+def test_collecting_names_what_is_damaged(study, tmp_path, monkeypatch, capsys):
+    batch, _ = run(study(GRID), tmp_path)
+    spoil(batch.folder / batch.runs[0].name, "result is cut")
+    options = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--collect"]
+    monkeypatch.setattr(sys, "argv", ["gpt2lib", "study", str(study(GRID)), *options])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1 and batch.runs[0].name in capsys.readouterr().err
+
+
 def test_a_killed_study_goes_on_and_two_at_once_are_refused(study, tmp_path):
     path = study('[[runs]]\nnotebook = "one"\nname = "slow"\nparameters = { mode = "slow" }\n')
     command = [sys.executable, "-m", "gpt2lib.cli", "study", str(path), "--runs", str(tmp_path / "runs")]
@@ -588,6 +629,16 @@ grid = { base_model = ["openai-community/gpt2", "untrained:gpt2"], method = ["fu
     assert len(names) == 2 and not any("/" in name or ":" in name for name in names)
     with pytest.raises(ValueError, match="there is nothing to rehearse"):
         rehearsal(plan(study('[[runs]]\nnotebook = "16_alpha_in_gpt2"\n')))
+
+
+def test_a_rehearsal_ends_with_a_record(study, tmp_path):
+    """Two updates leave a model that knows nothing, on a handful of examples: no check may stop the notebook."""
+    from conftest import REPOSITORY
+
+    path = study('[[runs]]\nnotebook = "07_sentiment"\nparameters = { method = "last-linear" }\n')
+    shutil.copy(REPOSITORY / "notebooks" / "07_sentiment.ipynb", path.parent.parent)
+    batch = Study(path, tmp_path / "runs", rehearse=True)
+    assert not batch.run(Processes(1), print) and all(map(batch.done, batch.runs))
 
 
 def test_a_rehearsal_has_every_kind_of_run_once():

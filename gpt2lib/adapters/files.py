@@ -59,6 +59,8 @@ def load(model: Decoder, folder: str | Path) -> Decoder:
         if {name: p.shape for name, p in parameters.items()} != {name: v.shape for name, v in values.items()}:
             raise ValueError(f"{folder}: adapter.safetensors does not hold the parameters that adapter.json describes")
         for name, p in parameters.items():
+            if not values[name].isfinite().all():
+                raise ValueError(f"{folder}: adapter.safetensors is damaged ({name} holds values that are no numbers)")
             if values[name].dtype == torch.float64:  # which would lose by copying
                 p.data = p.data.double()
             p.copy_(values[name])

@@ -20,10 +20,15 @@ def tokenize(texts: Sequence[str], tokenizer) -> list[list[int]]:
     path = cache_folder() / "tokens" / f"{key.hexdigest()[:32]}.npz"
     if (ids := _stored(path, len(texts))) is not None:
         return ids
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    ids = token_ids(texts, tokenizer)
     flat = np.fromiter((token for row in ids for token in row), dtype=np.int32)
     write_whole(path, lambda partial: np.savez(partial, ids=flat, ends=np.cumsum([len(row) for row in ids])))
     return ids
+
+
+def token_ids(texts: Sequence[str], tokenizer) -> list[list[int]]:
+    """Token ids of every text, without special tokens, and kept nowhere: for texts that are a user's own."""
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if len(texts) else []
 
 
 def _stored(path: Path, count: int) -> list[list[int]] | None:

@@ -69,7 +69,9 @@ def told_apart(runs: pd.DataFrame) -> pd.DataFrame:
     names = runs["name"].copy()
     main = (runs["part"] == "main") & runs["counts"]
     for (task, name), group in runs[main].groupby(["task", "name"]):
-        usual = own.loc[group.index].value_counts(sort=True).index[0]
+        of_group = own.loc[group.index]
+        counts = of_group.value_counts()
+        usual = next(kind for kind in of_group.itertuples(index=False, name=None) if counts[kind] == counts.max())
         same = (runs["task"] == task) & (runs["name"] == name) & runs["base_model"].isin(group["base_model"])
         for column, most in zip(own, usual, strict=True):
             differs = same & (own[column] != most)

@@ -67,7 +67,11 @@ def interval(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[flo
 
 def scores(examples: pd.DataFrame) -> np.ndarray:
     """[seeds, examples]: 1 for a correct answer, else 0; for sonnets nats a token. Of one task and method."""
-    return _scored(examples).pivot(index="run", columns="id", values="score").to_numpy()
+    table = _scored(examples).pivot(index="run", columns="id", values="score")
+    if table.isna().any(axis=None):
+        row = examples.iloc[0]
+        raise ValueError(f"{row['task']}: runs of {row['name']} are not of the same examples; collect them again")
+    return table.to_numpy()
 
 
 def by_seed(examples: pd.DataFrame) -> pd.DataFrame:

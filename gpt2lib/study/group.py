@@ -81,6 +81,8 @@ class Group:
         for table, lists in (("grid", self.grid), ("tune", {} if self.elsewhere else self.tune)):
             if empty := [key for key, values in lists.items() if not isinstance(values, list) or not values]:
                 raise ValueError(f"{where}: {table}.{empty[0]} must be a list that is not empty")
+        if twice := set(self.grid) & set(content.get("parameters", {})):
+            raise ValueError(f"{where}: {sorted(twice)} stand in parameters and in grid; give them once")
         self._check_tune()
 
     def _check_tune(self) -> None:

@@ -78,9 +78,15 @@ class Study:
             if run.name in records:
                 row = records[run.name].row
                 was = defaults | json.loads(row.get("parameters") or "{}")
-                if row.get("notebook") == run.notebook.stem and was == defaults | parameters and row.get("parameters"):
+                same = was == defaults | parameters and row.get("read", "") == self._read(run)
+                if same and row.get("notebook") == run.notebook.stem and row.get("parameters"):
                     return records[run.name]
         return None
+
+    def _read(self, run: Run) -> str:
+        """By what parameters the runs that it reads were made: as long as that is so, its record holds."""
+        made_by = {name: self.parameters(self.by_name[name]) for name in run.reads}
+        return rows.parameters_text(made_by) if made_by else ""
 
     def parameters(self, run: Run) -> dict | None:
         """The run's parameters, with the best of the values that were tried; None while trials are missing, or if all
@@ -222,6 +228,7 @@ class Study:
             return f"{last} (see {work / 'log.txt'})"
         try:
             result = read_json(result_path)
+            about |= {"read": self._read(run)} if run.reads else {}
             write_json(result_path, about | result | {"tuned": run.tuned, "parameters": parameters})
             record = rows.read_run(work)
         except (ValueError, TypeError) as error:

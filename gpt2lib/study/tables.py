@@ -29,7 +29,8 @@ def collect(
     of the runs; and STUDY-missing.csv, the runs that are planned and not done, if any. Returns the path of the first.
 
     records: of all runs, in order; what belongs to those without a folder is taken from the tables that are there.
-    Raises ValueError if there is none, or if rows of the present table would be lost; `force` lets them go.
+    Raises ValueError if there is none, if rows of the present table would be lost, or if runs of one task were made on
+    different data; `force` lets them go, and stand.
     """
     if not records:
         raise ValueError(f"no run of {study} is finished; there is nothing to collect")
@@ -39,6 +40,11 @@ def collect(
         raise ValueError(
             f"{main} holds {len(lost)} runs that are neither here nor planned as they were done: "
             f"{', '.join(lost[:3])}{' ...' * (len(lost) > 3)}; --force drops them"
+        )
+    if (two := _of_different_data(records)) and not force:
+        raise ValueError(
+            f"{two[0]} and {two[1]} were made on different data of the same task: they compare nothing; do one of them "
+            "again, or --force collects both"
         )
     old = _Tables(study, folder, any(record.folder is None for record in records))
     with written_together(folder) as new:
@@ -51,6 +57,20 @@ def collect(
     for path in gone:
         path.unlink()
     return main
+
+
+def _of_different_data(records: Sequence[Record]) -> tuple[str, str] | None:
+    """Two runs, one seed apart or one method, whose data were not the same; None if there are none."""
+    first: dict[tuple, tuple[str, str]] = {}
+    for row in (record.row for record in records):
+        given = json.loads(row.get("parameters") or "{}")
+        drawn = tuple(str(given.get(name)) for name in ("examples", "select", "trial"))
+        if not row.get("data_hash") or not given:
+            continue
+        run, data = first.setdefault((row.get("task"), row.get("source"), *drawn), (row["run"], row["data_hash"]))
+        if data != row["data_hash"]:
+            return run, row["run"]
+    return None
 
 
 def _write_sides(counted: Sequence[Record], old: "_Tables", before: dict[str, Record], stem: Path) -> None:

@@ -18,9 +18,9 @@ from gpt2lib.common.checks import brief, check_count, check_number, naming, one_
 from gpt2lib.common.whole import read_json, write_json, write_tensors
 from gpt2lib.data.batches import Encoded
 from gpt2lib.data.example import Example
+from gpt2lib.data.tokens import token_ids
 from gpt2lib.model.base import load_base
-from gpt2lib.tasks.prepare import Encoder
-from gpt2lib.tasks.sonnets import LINES, complete, verse_lines
+from gpt2lib.tasks.sonnets import LINES, complete, given_ids, verse_lines
 from gpt2lib.tasks.task import TASKS
 from gpt2lib.training.evaluate import predict
 from gpt2lib.training.objectives import Classifier, LanguageModel, trained_parameters
@@ -65,16 +65,21 @@ def load_adapted(task: str, folder: str | Path | None = None, base: str | None =
         trained_for, name = about["task"], base or about["base_model"]
         if not isinstance(trained_for, str) or not isinstance(name, str):
             raise TypeError(f"task {shown(trained_for)} and base_model {shown(name)} must be names")
-        depth, max_length = about["depth"], about["max_length"]
+        own, depth, max_length = about["base_model"], about["depth"], about["max_length"]
         check_count("depth", depth)
         check_count("max_length", max_length, at_least=2)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'task.json'}: damaged ({type(error).__name__}: {one_line(error)})") from None
     if trained_for != task:
         raise ValueError(f"{folder} was trained for {brief(trained_for)}, not for {task}")
-    with naming(folder):
-        body, tokenizer = load_base(name, depth)
-    adapters.load(body, folder)
+    try:
+        with naming(folder):
+            body, tokenizer = load_base(name, depth)
+        adapters.load(body, folder)
+    except ValueError as error:
+        if name == own:
+            raise
+        raise ValueError(f"the adapter belongs to {brief(own)}, not to {name} ({one_line(error)})") from None
     model = TASKS[task].head(body, tokenizer)
     _load_head(model, folder / "head.safetensors")
     return Adapted(task, model.eval(), tokenizer, min(max_length, body.config.n_positions))
@@ -92,6 +97,8 @@ def _load_head(model: Classifier | LanguageModel, path: Path) -> None:
         raise ValueError(f"{path}: damaged ({one_line(error)})") from None
     if {name: v.shape for name, v in head.items()} != {name: v.shape for name, v in needed.items()}:
         raise ValueError(f"{path} does not hold this task's head: {shown(sorted(head))}")
+    if not all(v.isfinite().all() for v in head.values()):
+        raise ValueError(f"{path}: damaged (it holds values that are no numbers)")
     model.load_state_dict(head, strict=False)
 
 
@@ -146,8 +153,11 @@ class Adapted:
                 raise ValueError(f"text {number}: {self.task} judges {'two texts' if pairs else 'one text'} at a time")
             if not all(part.strip() for part in parts):
                 raise ValueError(f"text {number} is empty")
-            examples.append(Example(str(number), *parts))
-        return Encoder(self.task, self.tokenizer, self.max_length + 1)(examples)
+            if any("\ud800" <= letter <= "\udfff" for part in parts for letter in part):  # bytes of another encoding
+                raise ValueError(f"text {number} is not UTF-8")
+            examples.append(Example(str(number), *(part.strip() for part in parts)))  # as in the data
+        ids = token_ids([TASKS[self.task].text(example) for example in examples], self.tokenizer)
+        return [Encoded(i[-self.max_length - 1 :]) for i in ids]
 
     def write(
         self,
@@ -170,6 +180,7 @@ class Adapted:
         if not 1 <= len(given) < LINES:
             raise ValueError(f"a sonnet of {LINES} lines goes on from 1 to {LINES - 1} of them, not from {len(given)}")
         prompt, pieces = "\n".join(given) + "\n", show and _tidy(show)
+        given_ids(prompt, self.tokenizer, self.max_length)  # may raise, before anything is shown
         sampling = (seed, temperature, top_p, self.max_length)
         if show is not None:
             show(prompt)

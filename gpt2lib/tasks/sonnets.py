@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from gpt2lib.data.example import Example
-from gpt2lib.data.tokens import tokenize
+from gpt2lib.data.tokens import token_ids, tokenize
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.tasks.prompts import sonnet_prompt
 
@@ -52,6 +52,15 @@ def complete_sonnets(
     return [prompt + text for prompt, text in zip(prompts, new, strict=True)]
 
 
+def given_ids(prompt: str, tokenizer, max_length: int) -> list[int]:
+    """The tokens of what is given, after the one that begins a text. Raises ValueError for a prompt that leaves no room
+    within max_length tokens."""
+    ids = [tokenizer.eos_token_id, *token_ids([prompt], tokenizer)[0]]
+    if len(ids) >= max_length:
+        raise ValueError(f"the given lines have {len(ids)} tokens, and the model was trained on {max_length} at most")
+    return ids
+
+
 def complete(
     body: Decoder,
     tokenizer,
@@ -64,11 +73,9 @@ def complete(
 ) -> str:
     """Prompt and continuation, up to the end of the fourteenth line; show: called with every piece as it is made.
 
-    Raises ValueError for a prompt that leaves no room within max_length tokens.
+    Raises ValueError as `given_ids` does.
     """
-    ids = [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
-    if len(ids) >= max_length:
-        raise ValueError(f"the given lines have {len(ids)} tokens, and the model was trained on {max_length} at most")
+    ids = given_ids(prompt, tokenizer, max_length)
     tokens, shown = [], ""
 
     def on_token(token: torch.Tensor) -> bool:
