@@ -24,7 +24,7 @@
 # - say which differences are established and which are not, by a paired test and not by looking at bars.
 
 # %% tags=["parameters"]
-study: str = "mini"  # the collected study to look at
+study: str = "smollm2"  # the collected study to look at
 results: str = ""  # folder with its tables; "" takes those of this checkout
 seed: int = 0  # of the simulation below
 
@@ -39,13 +39,12 @@ import pandas as pd
 from gpt2lib import report
 from gpt2lib.course import Verdicts, exercise, predict
 from gpt2lib.report import figures, statistics
+from gpt2lib.report.collected import collected
 
 check = Verdicts()
 
 folder = Path(results) if results else report.FOLDER / "results"
-runs = pd.read_csv(folder / f"{study}.csv")
-examples = pd.read_parquet(folder / f"{study}-examples.parquet")
-history = pd.read_csv(folder / f"{study}-history.csv")
+runs, examples, history = collected(study, folder)
 sonnets = json.loads((folder / f"{study}-sonnets.json").read_text(encoding="utf-8"))
 runs = runs[(runs["part"] == "main") & runs["counts"] & (runs["task"] != "pretraining")]
 examples = examples[examples["run"].isin(runs["run"])]
@@ -204,7 +203,6 @@ def holm(p):
 # the interval is as wide as it must be. This is what the report's intervals and tests are (`statistics.crossed`). A
 # simulation in which the truth is known says whether they keep their promise, and what it costs to leave the seeds out.
 
-
 # %%
 def simulated(of_seeds, of_examples, of_rest, seeds=3, count=400):
     """A table of differences whose true mean is 0."""
@@ -284,9 +282,12 @@ check("`within` lies inside the 95 % interval's farther end", bool((compared["wi
 
 # %% [markdown]
 # ## How they learnt
+#
+# On what was watched in training: in the main study that is the tenth of the training data that is held out.
 
 # %%
-figures.learning_curves(history, methods)
+watched = json.loads(runs["parameters"].iloc[0]).get("select", "dev") if "parameters" in runs else "dev"
+figures.learning_curves(history, methods, watched)
 
 # %% [markdown]
 # ## What they cost
