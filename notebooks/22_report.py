@@ -203,6 +203,7 @@ def holm(p):
 # the interval is as wide as it must be. This is what the report's intervals and tests are (`statistics.crossed`). A
 # simulation in which the truth is known says whether they keep their promise, and what it costs to leave the seeds out.
 
+
 # %%
 def simulated(of_seeds, of_examples, of_rest, seeds=3, count=400):
     """A table of differences whose true mean is 0."""
