@@ -65,8 +65,9 @@ def study(
     if plan_only:
         _show_plan(batch, tflops)
         return
-    errors = batch.damaged if collect_only else {}
-    if not collect_only:
+    if collect_only:
+        errors = batch.damaged
+    else:
         click.get_current_context().obj["resumes"] = True
         errors = batch.run(Ray(jobs, address) if engine == "ray" else Processes(jobs), click.echo)
     if not rehearse and (collect_only or batch.here):
