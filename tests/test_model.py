@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from conftest import FAMILIES, random_model
+from safetensors.torch import load_file, save_file
 
 from gpt2lib import GPT2, GPT2Config, Llama, LlamaConfig, load_base
 from gpt2lib.model.attention import KVCache
@@ -184,6 +185,10 @@ def test_loading_refuses_what_is_not_this_model(tmp_path):
 
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="damaged"):
+        GPT2.from_pretrained(tmp_path)
+    weights.write_bytes(whole)
+    save_file(load_file(weights) | {"wte.weight": torch.full((65, 32), float("inf"))}, weights)
+    with pytest.raises(ValueError, match="wte.weight holds values that are no numbers"):
         GPT2.from_pretrained(tmp_path)
     weights.write_bytes(whole)
     for change, message in (

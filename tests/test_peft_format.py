@@ -126,7 +126,7 @@ def test_refusals(model, tmp_path):
             from_peft(model, tmp_path)
     for content in (b"{", b"[]", b"\xff"):
         (tmp_path / "adapter_config.json").write_bytes(content)
-        with pytest.raises(ValueError, match=r"damaged|peft_type"):
+        with pytest.raises(ValueError, match=r"adapter_config\.json.*not JSON|peft_type"):
             from_peft(model, tmp_path)
     assert attached_spec(model) is None
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
@@ -138,6 +138,10 @@ def test_refusals(model, tmp_path):
         save_file(left, tmp_path / "adapter_model.safetensors")
         with pytest.raises(ValueError, match=r"not two matrices|is empty"):
             from_peft(model, tmp_path)
+    tensors[min(tensors)][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors: damaged .*no numbers"):
+        from_peft(model, tmp_path)
 
 
 def test_a_failure_leaves_the_adapter_that_was_attached(model, tmp_path):

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lib.adapters.base import TARGETS, attach, attached_spec, blocks_in, in_place_of_attached
 from gpt2lib.adapters.lora import LoRA
-from gpt2lib.common.checks import brief, naming, one_line, shown
-from gpt2lib.common.whole import read_json, write_json, write_tensors
+from gpt2lib.common.checks import brief, naming, shown
+from gpt2lib.common.whole import read_json, read_tensors, write_json, write_tensors
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.gpt2 import GPT2
 from gpt2lib.model.llama import Llama
@@ -148,11 +146,8 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}; give a folder that peft's save_pretrained wrote")
-    try:
-        config = read_json(folder / "adapter_config.json")
-        tensors = load_file(folder / "adapter_model.safetensors")
-    except (ValueError, SafetensorError) as error:
-        raise ValueError(f"{folder}: damaged ({type(error).__name__}: {one_line(error)})") from None
+    config = read_json(folder / "adapter_config.json")
+    tensors = read_tensors(folder / "adapter_model.safetensors")
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else config
         raise ValueError(f"{folder}: peft_type is {shown(found)}; only LORA can be loaded")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gpt2lib.common.checks import brief, one_line
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place; what was there stays if writing fails."""
@@ -49,6 +51,21 @@ def write_tensors(path: Path, tensors: dict) -> None:
         write_whole(path, write)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from None
+
+
+def read_tensors(path: Path) -> dict:
+    """The tensors of a safetensors file by name. Raises FileNotFoundError, or ValueError for a file that is damaged,
+    cut short, or holds values that are no finite numbers."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged or cut short ({one_line(error)}); fetch or write it again") from None
+    if wrong := [name for name, values in tensors.items() if not values.isfinite().all()]:
+        raise ValueError(f"{path}: damaged ({brief(wrong[0])} holds values that are no numbers)")
+    return tensors
 
 
 def read_json(path: Path):

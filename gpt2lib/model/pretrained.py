@@ -6,12 +6,10 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import read_json, write_tensors
+from gpt2lib.common.whole import read_json, read_tensors, write_tensors
 from gpt2lib.model import gguf_file
 from gpt2lib.model.layouts import LAYOUTS
 
@@ -92,15 +90,14 @@ def save(model, folder: Path, dtype: torch.dtype) -> None:
 def _read(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, Tensor]]:
     """The raw tensors of a folder: one safetensors file, a sharded one, or (only if allowed) a pickle."""
     path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    try:
-        if path.is_file():
-            return path, load_file(path)
-        if index.is_file():
-            shards = sorted(set(read_json(index)["weight_map"].values()))
-            return index, {key: value for shard in shards for key, value in load_file(folder / shard).items()}
-    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
-        path = path if path.is_file() else index
-        raise ValueError(f"{path}: damaged or cut short ({one_line(error)}); fetch or write it again") from None
+    if path.is_file():
+        return path, read_tensors(path)
+    if index.is_file():
+        try:
+            shards = sorted({folder / shard for shard in read_json(index)["weight_map"].values()})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{index}: damaged ({one_line(error)}); fetch or write it again") from None
+        return index, {key: value for shard in shards for key, value in read_tensors(shard).items()}
     pickle = folder / "pytorch_model.bin"
     if pickle.is_file() and allow_pickle:
         try:
