@@ -287,7 +287,7 @@ check("`within` lies inside the 95 % interval's farther end", bool((compared["wi
 # On what was watched in training: in the main study that is the tenth of the training data that is held out.
 
 # %%
-watched = json.loads(runs["parameters"].iloc[0]).get("select", "dev") if "parameters" in runs else "dev"
+watched = report.shared_design(runs)["select"] or "dev"
 figures.learning_curves(history, methods, watched)
 
 # %% [markdown]

@@ -121,9 +121,9 @@ def test_a_study_of_all_blocks_names_none():
     """As the demo's does, whose parameters say so by an empty list and a 0."""
     given = {"layers": [], "depth": 0, "select": "dev"}
     runs = pd.DataFrame({"part": "main", "counts": True, "task": ["sst", "sonnets"], "parameters": json.dumps(given)})
-    assert pdf._design(runs) == dict.fromkeys(["depth", "layers", "precision", "writing_depth", "writing_layers"]) | {
-        "select": "dev"
-    }
+    assert report.shared_design(runs) == dict.fromkeys(
+        ["depth", "layers", "precision", "writing_depth", "writing_layers"]
+    ) | {"select": "dev"}
 
 
 def typed_numbers(source: str) -> list[str]:

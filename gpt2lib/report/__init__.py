@@ -4,6 +4,16 @@ Notebooks and the command line call it.
 """
 
 from gpt2lib.report.pdf import FOLDER, build
-from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, sonnet_scores, summarise, worth
+from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, shared_design, sonnet_scores, summarise, worth
 
-__all__ = ["FOLDER", "alpha_gain", "block_ranges", "build", "needs", "sonnet_scores", "summarise", "worth"]
+__all__ = [
+    "FOLDER",
+    "alpha_gain",
+    "block_ranges",
+    "build",
+    "needs",
+    "shared_design",
+    "sonnet_scores",
+    "summarise",
+    "worth",
+]

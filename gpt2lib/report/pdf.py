@@ -4,7 +4,6 @@ Each figure lies beside the table that it was drawn from; the Typst source reads
 """
 
 import datetime
-import json
 import os
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from gpt2lib.report.summaries import (
     block_ranges,
     controls,
     needs,
+    shared_design,
     sonnet_scores,
     summarise,
     tried_rates,
@@ -71,23 +71,7 @@ def _write_names(path: Path, runs: pd.DataFrame) -> None:
     tasks = {name: {"title": task.title, "metric": task.metric, "falls": task.sign < 0} for name, task in TASKS.items()}
     methods = {name: figures.title(name) for name in [*METHODS, *runs["name"].dropna().unique()]}
     settings = {"alpha_batch": AlphaLoRA().batch_alpha, "alpha_share": AlphaLoRA().share, "simulation": SIMULATION}
-    write_json(path, {"tasks": tasks, "methods": methods, "settings": settings, "design": _design(runs)})
-
-
-def _design(runs: pd.DataFrame) -> dict:
-    """What the runs of the main part on classes have in common, of the parameters that the report's text mentions (else
-    None); and the blocks of those that write."""
-    main = runs[(runs["part"] == "main") & runs["counts"] & runs["task"].isin(TASKS)]
-    given = main["parameters"].map(json.loads) if "parameters" in main else pd.Series(dtype=object)
-    writes = main["task"].map(lambda task: not TASKS[task].classes)
-
-    def common(parameters: pd.Series, name: str):
-        values = {json.dumps(p.get(name) or None) for p in parameters}  # empty: all blocks
-        return json.loads(values.pop()) if len(values) == 1 else None
-
-    judged, written = (given[rows] if len(given) else [] for rows in (~writes, writes))
-    design = {name: common(judged, name) for name in ("depth", "layers", "select", "precision")}
-    return design | {f"writing_{name}": common(written, name) for name in ("depth", "layers")}
+    write_json(path, {"tasks": tasks, "methods": methods, "settings": settings, "design": shared_design(runs)})
 
 
 def _draw_study(runs, examples, history, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
@@ -102,7 +86,7 @@ def _draw_study(runs, examples, history, study: str, results: Path, folder: Path
     _save(folder, "comparisons", compared)
     _save(folder, "pairs", statistics.pairs(examples[examples["run"].isin(counted["run"])], PAIRS))
     adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
-    learnt = figures.learning_curves(adapted, methods, _design(runs)["select"] or "dev")
+    learnt = figures.learning_curves(adapted, methods, shared_design(runs)["select"] or "dev")
     _save(folder, "learning-curves", adapted, learnt)
     if learnt is not None:
         drawn.add("learning-curves")

@@ -107,6 +107,22 @@ def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
     return table[["task", "method", "base", "value", "low", "high"]]
 
 
+def shared_design(runs: pd.DataFrame) -> dict:
+    """What the runs of the main part on classes have in common, of the parameters that the report's text mentions (else
+    None); and the blocks of those that write."""
+    main = runs[(runs["part"] == "main") & runs["counts"] & runs["task"].isin(TASKS)]
+    given = main["parameters"].map(json.loads) if "parameters" in main else pd.Series(dtype=object)
+    writes = main["task"].map(lambda task: not TASKS[task].classes)
+
+    def common(parameters: pd.Series, name: str):
+        values = {json.dumps(p.get(name) or None) for p in parameters}  # empty: all blocks
+        return json.loads(values.pop()) if len(values) == 1 else None
+
+    judged, written = (given[rows] if len(given) else [] for rows in (~writes, writes))
+    design = {name: common(judged, name) for name in ("depth", "layers", "select", "precision")}
+    return design | {f"writing_{name}": common(written, name) for name in ("depth", "layers")}
+
+
 def controls(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     """The runs that change one thing about a method of the main part (part "controls"): columns task, method, change
     (what it is), seeds, value, low, high (an accuracy, with its 95 % interval), and in points, paired by seed and
