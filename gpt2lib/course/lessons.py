@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
 from gpt2lib.common.machine import autocast
@@ -101,27 +102,27 @@ def comparison(
     one rate. max_length: tokens of a text, as many as the model takes by default. depth: so many of the base's blocks
     are kept; 0: all. Raises ValueError without a rate, and for hooks that would see several runs.
     """
+    tried = {name: [rates[name]] if isinstance(rates, dict) else list(rates) for name in methods}
+    if wrong := {name: of_one for name, of_one in tried.items() if not of_one or (len(of_one) > 1 and hooks)}:
+        name, of_one = next(iter(wrong.items()))
+        raise ValueError(f"{len(of_one)} learning rates for {name}: give one at least, and one alone where hooks watch")
     models, rows = {}, {}
-    for name, method in methods.items():
-        tried = [rates[name]] if isinstance(rates, dict) else list(rates)
-        if not tried or (len(tried) > 1 and hooks):
-            raise ValueError(
-                f"{len(tried)} learning rates for {name}: give one at least, and one alone where hooks watch"
-            )
-        for lr in tried:
-            body, tokenizer = load_base(base_model, depth=depth or None)
-            encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
-            torch.manual_seed(settings.seed)
-            model = prepare(data, body, tokenizer, method)
-            train, dev = encoder(data.train), encoder(data.dev)
-            try:
-                fit(model, train, dev, replace(settings, lr=lr), hooks=(hooks or {}).get(name, []))
-            except FloatingPointError:
-                if name not in rows and lr == tried[-1]:
-                    raise
-                continue
-            trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
-            row = {"trained": sum(p.numel() for p in trained.values()), "lr": lr} | evaluate(model, dev)[0]
-            if name not in rows or merit(model, row) > merit(model, rows[name]):
-                models[name], rows[name] = model, row
+    runs = tqdm([(name, lr) for name, of_one in tried.items() for lr in of_one], unit="run", leave=False)
+    for name, lr in runs:
+        runs.set_description(f"{name}, lr {lr:g}")
+        body, tokenizer = load_base(base_model, depth=depth or None)
+        encoder = Encoder(data.name, tokenizer, min(max_length or body.config.n_positions, body.config.n_positions))
+        torch.manual_seed(settings.seed)
+        model = prepare(data, body, tokenizer, methods[name])
+        train, dev = encoder(data.train), encoder(data.dev)
+        try:
+            fit(model, train, dev, replace(settings, lr=lr), hooks=(hooks or {}).get(name, []), quiet=True)
+        except FloatingPointError:
+            if name not in rows and lr == tried[name][-1]:
+                raise
+            continue
+        trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
+        row = {"trained": sum(p.numel() for p in trained.values()), "lr": lr} | evaluate(model, dev)[0]
+        if name not in rows or merit(model, row) > merit(model, rows[name]):
+            models[name], rows[name] = model, row
     return models, pd.DataFrame(rows).T.astype({"trained": int})
