@@ -4,7 +4,16 @@ Notebooks and the command line call it.
 """
 
 from gpt2lib.report.pdf import FOLDER, build
-from gpt2lib.report.summaries import alpha_gain, block_ranges, needs, shared_design, sonnet_scores, summarise, worth
+from gpt2lib.report.summaries import (
+    alpha_gain,
+    block_ranges,
+    needs,
+    planned_ways,
+    shared_design,
+    sonnet_scores,
+    summarise,
+    worth,
+)
 
 __all__ = [
     "FOLDER",
@@ -12,6 +21,7 @@ __all__ = [
     "block_ranges",
     "build",
     "needs",
+    "planned_ways",
     "shared_design",
     "sonnet_scores",
     "summarise",

@@ -43,6 +43,16 @@ def collected(study: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd
     return runs, *(table.assign(name=table["run"].map(names).fillna(table["name"])) for table in sides)
 
 
+def missing_runs(study: str, results: Path) -> pd.DataFrame:
+    """The study's runs that are planned and not done: columns run, part, notebook, task, parameters. Empty if all are.
+
+    Raises ValueError for a damaged table.
+    """
+    path = results / f"{study}-missing.csv"
+    columns = ["run", "part", "notebook", "task", "parameters"]
+    return _table(path).reindex(columns=columns) if path.is_file() else pd.DataFrame(columns=columns)
+
+
 def _table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)

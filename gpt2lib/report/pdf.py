@@ -14,13 +14,14 @@ from gpt2lib import theory
 from gpt2lib.adapters import AlphaLoRA
 from gpt2lib.common.whole import read_json, write_json, write_whole
 from gpt2lib.report import figures, statistics
-from gpt2lib.report.collected import collected
+from gpt2lib.report.collected import collected, missing_runs
 from gpt2lib.report.summaries import (
     FLOORS,
     alpha_gain,
     block_ranges,
     controls,
     needs,
+    planned_ways,
     shared_design,
     sonnet_scores,
     summarise,
@@ -30,7 +31,7 @@ from gpt2lib.report.summaries import (
 from gpt2lib.tasks.method import METHODS
 from gpt2lib.tasks.task import TASKS
 
-BASES = {"pretraining": ["full"], "smollm2": ["lora", "full"]}  # whose runs of what say what a base must know
+MAIN = "smollm2"  # the study whose runs say, in every report, what a base must know
 PAIRS = [("kan-lora", "lora up down"), ("full", "last-linear")]  # beside those with LoRA: the same layers; all or one
 SIMULATION = {"p": 300, "draws": 20}  # of the theory's figure: dimensions, and draws that a point is the mean of
 FOLDER = Path(__file__).resolve().parents[2] / "report"  # of the checkout, for notebooks, wherever they run
@@ -48,8 +49,9 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     folder.mkdir(parents=True, exist_ok=True)
     published = pd.read_csv(source.parent / "published.csv")
     _save(folder, "published", statistics.of_published(published))
-    _write_names(folder / "names.json", tables[0])
-    drawn = _draw_study(*tables, study, results, folder, published) | _draw_others(study, results, folder)
+    to_come = missing_runs(study, results)
+    _write_names(folder / "names.json", tables[0], to_come)
+    drawn = _draw_study(*tables, to_come, study, results, folder, published) | _draw_others(study, results, folder)
 
     import typst  # only the report needs it
 
@@ -65,30 +67,34 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     return output
 
 
-def _write_names(path: Path, runs: pd.DataFrame) -> None:
-    """What the report calls tasks and methods, of each task whether its metric is better the lower it is, and the
-    settings that it mentions."""
+def _write_names(path: Path, runs: pd.DataFrame, to_come: pd.DataFrame) -> None:
+    """What the report calls tasks and methods, of each task whether its metric is better the lower it is, the settings
+    that it mentions, and in how many ways each task of the main part is to be trained."""
     tasks = {name: {"title": task.title, "metric": task.metric, "falls": task.sign < 0} for name, task in TASKS.items()}
     methods = {name: figures.title(name) for name in [*METHODS, *runs["name"].dropna().unique()]}
     settings = {"alpha_batch": AlphaLoRA().batch_alpha, "alpha_share": AlphaLoRA().share, "simulation": SIMULATION}
-    write_json(path, {"tasks": tasks, "methods": methods, "settings": settings, "design": shared_design(runs)})
+    content = {"tasks": tasks, "methods": methods, "settings": settings, "design": shared_design(runs)}
+    write_json(path, content | {"planned": planned_ways(runs, to_come)})
 
 
-def _draw_study(runs, examples, history, study: str, results: Path, folder: Path, published: pd.DataFrame) -> set[str]:
+def _draw_study(
+    runs, examples, history, to_come, study: str, results: Path, folder: Path, published: pd.DataFrame
+) -> set[str]:
     """The study's own tables and figures; returns the names of those that not every study has."""
     drawn = set()
 
     main = runs[(runs["part"] == "main") & runs["task"].isin(TASKS)]
     counted = main[main["counts"]]
     methods = summarise(counted, examples)
-    compared = statistics.comparisons(examples[examples["run"].isin(counted["run"])])
+    of_counted = examples[examples["run"].isin(counted["run"])]
+    compared = statistics.comparisons(of_counted, planned=planned_ways(runs, to_come))
     _save(folder, "methods", methods, figures.methods(methods, compared if len(compared) else None))
     _save(folder, "comparisons", compared)
-    _save(folder, "pairs", statistics.pairs(examples[examples["run"].isin(counted["run"])], PAIRS))
+    _save(folder, "pairs", statistics.pairs(of_counted, PAIRS))
     adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
     learnt = figures.learning_curves(adapted, methods, shared_design(runs)["select"] or "dev")
-    _save(folder, "learning-curves", adapted, learnt)
     if learnt is not None:
+        _save(folder, "learning-curves", adapted, learnt)
         drawn.add("learning-curves")
     # the demo's toy runs do not stand beside measurements on real texts
     measured = results / "benchmarks.csv"
@@ -108,7 +114,9 @@ def _draw_study(runs, examples, history, study: str, results: Path, folder: Path
             _save(folder, part.replace(" ", "-"), summarise(of_part, examples))
             drawn.add(part.replace(" ", "-"))
         if part == "glue" and len(of_part):
-            _save(folder, "glue-differences", statistics.comparisons(examples[examples["run"].isin(of_part["run"])]))
+            of_glue = examples[examples["run"].isin(of_part["run"])]
+            differences = statistics.comparisons(of_glue, planned=planned_ways(runs, to_come, part))
+            _save(folder, "glue-differences", differences)
             drawn.add("glue-differences")
     table = runs[runs["part"] == "batch and rate"]
     if len(table):
@@ -118,7 +126,7 @@ def _draw_study(runs, examples, history, study: str, results: Path, folder: Path
     if len(pretraining):
         _save(folder, "pretraining", pretraining, figures.pretraining(pretraining))
         drawn.add("pretraining")
-    if (results / f"{study}-missing.csv").is_file():
+    if len(to_come):
         drawn.add("missing")
     if (poems := results / f"{study}-sonnets.json").is_file() and (sonnets := read_json(poems)):
         scores = sonnet_scores(counted, sonnets)
@@ -156,10 +164,13 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         drawn.add("two-sides")
     if (results / "pretraining.csv").is_file():
         _save(folder, "worth", worth(pd.read_csv(results / "pretraining.csv")))
-        there = [base for base in BASES.items() if (results / f"{base[0]}.csv").is_file()]
-        of_bases = needs([_of_bases(*base, results) for base in there])
+        drawn.add("worth")
+    if (results / f"{MAIN}.csv").is_file():
+        runs, examples, _ = collected(MAIN, results)
+        lora = runs["part"].isin(["main", "bases"]) & (runs["name"] == "lora") & runs["counts"]
+        of_bases = needs(runs[lora], examples)
         _save(folder, "needs", of_bases, figures.needs(of_bases))
-        drawn |= {"worth", "needs"}
+        drawn.add("needs")
     if (results / "probes.csv").is_file():
         found = pd.read_csv(results / "probes.csv")
         known = found[found["measure"].isin(["probe", "cloze"])]
@@ -183,12 +194,6 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
         _save(folder, "alpha-gain", alpha_gain(accuracy))
         drawn.add("alpha")
     return drawn
-
-
-def _of_bases(study: str, methods: list[str], results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The study's runs of these methods that count, not those of their variants; and the examples."""
-    runs, examples, _ = collected(study, results)
-    return runs[runs["part"].isin(["main", "bases"]) & runs["name"].isin(methods) & runs["counts"]], examples
 
 
 def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:

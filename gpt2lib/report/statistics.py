@@ -94,8 +94,13 @@ def weights(examples: pd.DataFrame) -> np.ndarray | None:
     return None if _classes(examples) else examples.groupby("id")["tokens"].first().to_numpy(dtype=float)
 
 
-def comparisons(examples: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+def comparisons(
+    examples: pd.DataFrame, reference: str = REFERENCE, planned: dict[str, int] | None = None
+) -> pd.DataFrame:
     """Every method against the reference on the same dev examples, one row for each task and method.
+
+    planned: how many methods each task is to have, the reference among them; those that have not run yet are corrected
+    for, too, as comparisons with a p of 1.
 
     examples: columns task, name (the method's), run, seed, id, correct or loss and tokens. Differences are of runs with
     the same seed, which see the same data in the same order. difference: of accuracies in points, or of nats a token
@@ -134,8 +139,9 @@ def comparisons(examples: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFr
                 row["effect"] = of_examples.mean() / of_examples.std(ddof=1) if of_examples.std() else 0.0
             of_task.append(row)
         if of_task:
-            corrected = multipletests([row["p"] for row in of_task], method="holm")[1]
-            rows += [row | {"p_holm": p} for row, p in zip(of_task, corrected, strict=True)]
+            to_come = max(0, (planned or {}).get(task, 0) - 1 - len(of_task))
+            corrected = multipletests([row["p"] for row in of_task] + [1.0] * to_come, method="holm")[1]
+            rows += [row | {"p_holm": p} for row, p in zip(of_task, corrected, strict=False)]
     return pd.DataFrame(rows)
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from gpt2lib.report import figures, statistics
 from gpt2lib.tasks.task import TASKS
@@ -66,42 +67,40 @@ def sonnet_scores(runs: pd.DataFrame, sonnets: dict) -> pd.DataFrame:
 
 
 def alpha_gain(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """alpha-LoRA's dev accuracy minus LoRA's over pairs of runs with the same examples, and its 95 % interval: one
-    row."""
+    """alpha-LoRA's dev accuracy minus LoRA's over pairs of runs with the same examples, and its 95 % interval: one row.
+
+    Runs of one task and seed share the fewer examples and the base's draw: their mean is one draw (column draws)."""
     pairs = accuracy.pivot(index=["task", "examples", "seed"], columns="method", values="accuracy")
-    gain, low, high = statistics.paired_interval(pairs["alpha-lora"] - pairs["lora"])
-    return pd.DataFrame([{"pairs": len(pairs), "gain": gain, "low": low, "high": high}])
+    draws = (pairs["alpha-lora"] - pairs["lora"]).groupby(["task", "seed"]).mean()
+    gain, low, high = statistics.paired_interval(draws)
+    return pd.DataFrame([{"pairs": len(pairs), "draws": len(draws), "gain": gain, "low": low, "high": high}])
 
 
 def worth(runs: pd.DataFrame) -> pd.DataFrame:
     """What pretraining is worth: a row for each task, method and base model, by the rate that was best on dev."""
     best = runs.loc[runs.groupby(["task", "method", "base_model"])["accuracy"].idxmax()]
     columns = ["task", "method", "base_model", "base_params", "lr", "epochs", "accuracy"]
-    columns += ["bag_of_words_accuracy", "majority_accuracy"]
+    columns += ["max_length", "bag_of_words_accuracy", "majority_accuracy"]
     return figures.ordered(best[columns], "task")
 
 
-def needs(studies: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
-    """Dev accuracy by task, base and method, from those that know nothing of the language to those that know much:
+def needs(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
+    """Dev accuracy by task, base and method, from bases that know nothing of the language to those that know much:
     columns task, method ("" for a floor), base (its title), value, low, high.
 
-    studies: (runs, examples) each; of a base's runs of one task and method at several learning rates, the best on dev
-    count. Where two studies or bases have the same, that of the later study and the largest base stands.
+    runs: at one learning rate for each task, base and method. A task's floors are those of the largest base's runs.
     """
+    runs = runs[runs["accuracy"].notna()]
     parts = []
-    for runs, examples in studies:
-        runs = runs[runs["accuracy"].notna()]
-        for base, group in sorted(runs.groupby("base_model"), key=lambda found: found[1]["base_params"].iloc[0]):
-            of_rate = group.groupby(["task", "name", "lr"])["accuracy"].transform("mean")
-            best = of_rate == of_rate.groupby([group["task"], group["name"]]).transform("max")
-            found = summarise(group[best], examples)
-            random = base.startswith("untrained ")
-            found["base"] = f"random {base.removeprefix('untrained ')}" if random else base
-            found["knows"] = 0 if random else group["base_params"].iloc[0]  # what was not trained knows nothing
-            for i, name in enumerate(FLOORS):
-                floor = found["method"] == name
-                found.loc[floor, ["base", "method", "knows"]] = name, "", i - len(FLOORS)
-            parts.append(found)
+    for base, group in sorted(runs.groupby("base_model"), key=lambda found: found[1]["base_params"].iloc[0]):
+        found = summarise(group, examples)
+        random = base.startswith("untrained ")
+        found["base"] = f"random {base.removeprefix('untrained ')}" if random else base
+        found["knows"] = 0 if random else group["base_params"].iloc[0]  # what was not trained knows nothing
+        for i, name in enumerate(FLOORS):
+            floor = found["method"] == name
+            found.loc[floor, ["base", "method", "knows"]] = name, "", i - len(FLOORS)
+        parts.append(found)
     table = pd.concat(parts).drop_duplicates(["task", "method", "base"], keep="last")
     table = figures.ordered(table.sort_values("knows", kind="stable"), "task")
     return table[["task", "method", "base", "value", "low", "high"]]
@@ -121,6 +120,17 @@ def shared_design(runs: pd.DataFrame) -> dict:
     judged, written = (given[rows] if len(given) else [] for rows in (~writes, writes))
     design = {name: common(judged, name) for name in ("depth", "layers", "select", "precision")}
     return design | {f"writing_{name}": common(written, name) for name in ("depth", "layers")}
+
+
+def planned_ways(runs: pd.DataFrame, to_come: pd.DataFrame, part: str = "main") -> dict[str, int]:
+    """In how many ways each task is to be trained in a part of the study, done or not. to_come: of
+    `collected.missing_runs`."""
+    if "parameters" not in runs:  # of an older collection, of which nothing was missing
+        return {}
+    both = pd.concat([runs[runs["counts"]], to_come])
+    both = both[both["part"] == part][["task", "parameters"]].dropna()
+    ways = _parameters(both, "method", "targets", "rank", "settings")
+    return ways.groupby(both["task"]).nunique().to_dict()
 
 
 def controls(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
@@ -195,9 +205,16 @@ def block_ranges(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     return table[["task", "first", "end", "targets", "value", "low", "high", "seconds"]]
 
 
+def expected_range(count: int) -> float:
+    """The largest minus the smallest of so many standard normal numbers, on average (Tippett 1925)."""
+    below = stats.norm.cdf(np.linspace(-8, 8, 4001))
+    return float(np.trapezoid(1 - below**count - (1 - below) ** count, dx=16 / 4000))
+
+
 def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:
-    """What was reached at each learning rate that was tried where it was chosen: columns task, name, lr, value, an
-    accuracy.
+    """What was reached at each learning rate that was tried where it was chosen: columns task, name, lr, value (an
+    accuracy, the mean over the trials' seeds), and by_chance: how far apart the best and the worst of so many rates
+    would lie on average if all were equally good, by the spread between a task's seeds at one rate; NaN with one seed.
 
     Trials are runs of their own, and say what their rate was chosen by; in older tables they stand among the first
     seed's runs.
@@ -216,5 +233,9 @@ def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:
     if "selection_accuracy" in trials:
         chosen_by = trials["selection_accuracy"].fillna(chosen_by)
     trials = trials.assign(value=chosen_by).dropna(subset="value")
-    means = trials.groupby(["task", "name", "lr"], sort=False, as_index=False)["value"].mean()
-    return means[means.groupby(["task", "name"])["lr"].transform("size") > 1]  # the others took another task's rate
+    of_rate = trials.groupby(["task", "name", "lr"], sort=False)["value"]
+    means = of_rate.agg(["mean", "var", "size"]).reset_index().rename(columns={"mean": "value"})
+    tried = means.groupby(["task", "name"])["lr"].transform("size")
+    error = np.sqrt((means["var"] / means["size"]).groupby(means["task"]).transform("mean"))
+    means["by_chance"] = error * tried.map(expected_range)
+    return means[tried > 1][["task", "name", "lr", "value", "by_chance"]]  # the others took another task's rate

@@ -254,6 +254,7 @@ class Study:
         records = [self.record(run) for run in self.runs]
         missing = [
             {"run": run.name, "part": run.part, "notebook": run.notebook.stem, "task": run.parameters.get("task", "")}
+            | {"parameters": rows.parameters_text(default_values(run.notebook) | run.parameters)}
             for run, record in zip(self.runs, records, strict=True)
             if record is None
         ]

@@ -14,7 +14,7 @@ LEVEL = 0.05  # of significance, after Holm's correction
 
 def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Figure:
     """Dev accuracy (or perplexity) of every method with its 95 % interval, the best on top, variants of a method
-    together; beside it the paired difference from LoRA where there is one. A block a task; floors are vertical lines.
+    together; beside it the paired differences from LoRA where there are any. A block a task; floors are vertical lines.
 
     table: of `report.summarise`. comparisons: of `statistics.comparisons`; a mark is filled where the difference is
     significant after Holm's correction.
@@ -32,6 +32,9 @@ def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Fig
         _results(block[0], rows, names, title(task) + " (lower is better)" * (rows["metric"].iloc[0] == "perplexity"))
         if beside == 2:
             of_task = comparisons[comparisons["task"] == task].set_index("method")
+            if of_task.empty:
+                block[1].remove()
+                continue
             _differences(block[1], of_task, names, points=rows["metric"].iloc[0] == "accuracy")
     for unused in axes[len(tasks) :].flat:
         unused.remove()
@@ -39,7 +42,7 @@ def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Fig
     handles = [handle for handle in handles if handle.get_label() in set(table["method"])]
     if beside == 2:
         dot = dict(color=MAIN, marker="o", linestyle="none", markersize=4)
-        handles += [Line2D([], [], **dot, label="significant (Holm)")]
+        handles += [Line2D([], [], **dot, label="difference significant (Holm)")]
         handles += [Line2D([], [], **dot, markerfacecolor="white", label="not significant")]
     if handles:
         figure.legend(
@@ -66,7 +69,7 @@ def _results(axis: Axes, rows: pd.DataFrame, names: list[str], heading: str) -> 
     shown = unit * rows.loc[names, ["value", "low", "high"]]
     y = np.arange(len(names))
     error = np.maximum(0, [shown["value"] - shown["low"], shown["high"] - shown["value"]])
-    axis.errorbar(shown["value"], y, xerr=error, fmt="o", color=MAIN, elinewidth=1)
+    axis.errorbar(shown["value"], y, xerr=error, fmt="s", markersize=3.5, color=MAIN, elinewidth=1)
     low, high = shown["low"].min(), shown["high"].max()
     beyond = []
     room = 0.9 * (high - low)  # a floor further off would squeeze everything else: it is named above

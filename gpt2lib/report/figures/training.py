@@ -45,7 +45,7 @@ def learning_curve(history: list[dict], metric: str, floors: dict[str, float] | 
 def learning_curves(history: pd.DataFrame, table: pd.DataFrame, watched: str = "dev") -> Figure | None:
     """The metric over the steps, the mean of the seeds that got so far, each line named at its end; floors are dashed.
 
-    A run that was evaluated once has no curve, and one curve makes no panel. None if no task has one.
+    What was evaluated once or twice has no curve, and one curve makes no panel. None if no task has one.
     history: columns task, name, step, accuracy or perplexity. table: of `report.summarise`, for the floors, which are
     dev's. watched: the part of the data that training was measured on.
     """
@@ -53,7 +53,7 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame, watched: str = "
     for (task, name), rows in history.groupby(["task", "name"], sort=False):
         metric = TASKS[task].metric
         mean = rows.groupby("step", as_index=False)[metric].mean()
-        if len(mean) > 1:
+        if len(mean) > 2:
             curves.setdefault(task, {})[name] = mean["step"], mean[metric] * (100 if metric == "accuracy" else 1)
     curves = {task: of_task for task, of_task in curves.items() if len(of_task) > 1}
     if not curves:
