@@ -85,8 +85,9 @@ share = dict(zip(parts, shares, strict=True))
 documents = pretraining.corpus(source)
 train, held_out = {}, {}
 for part in parts:
-    train[part], held_out[part] = pretraining.hold_out(documents[part], every=100)
+    train[part], held_out[part] = pretraining.every_nth_held_out(documents[part], every=100)
     print(f"{part}: {len(train[part])} documents, {len(held_out[part])} held out")
+
 
 # %% [markdown]
 # ## The tokenizer
@@ -105,7 +106,6 @@ for part in parts:
 # pair stands, one where it does not.
 #
 # </details>
-
 
 # %% tags=["cases"]
 def some_merges(function):
@@ -192,6 +192,7 @@ back = tokenizer.batch_decode(tokenizer(texts)["input_ids"])
 check("decoding gives every held-out text back, byte for byte", back == texts)
 check("the end of text is the last token", tokenizer.eos_token_id == len(tokenizer) - 1)
 
+
 # %% [markdown]
 # ## Packing
 #
@@ -204,7 +205,6 @@ check("the end of text is the last token", tokenizer.eos_token_id == len(tokeniz
 # One long list first, then slices of it: `range(0, len(stream) - length + 1, length)`.
 #
 # </details>
-
 
 # %% tags=["cases"]
 def some_rows(function):
@@ -391,7 +391,7 @@ figures.trials(pd.read_csv(report.FOLDER / "results" / "pretraining-trials.csv")
 #
 # `gpt2lib study notebooks/studies/pretraining.toml` trains `gpt2-mini`, and the same architecture from random weights,
 # on real data, by the same settings: all parameters, each base with the learning rate that was best for it, and LoRA
-# alone. Dev accuracy in per cent:
+# alone (a frozen base with two thin trained matrices beside each of its own, notebook 11). Dev accuracy in per cent:
 
 # %%
 worth = report.worth(pd.read_csv(report.FOLDER / "results" / "pretraining.csv"))

@@ -54,6 +54,7 @@ import transformers
 from gpt2lib import GPT2Config, Llama, LlamaConfig, load_base
 from gpt2lib.course import Verdicts, exercise, predict
 from gpt2lib.model.attention import CausalSelfAttention, KVCache
+from gpt2lib.model.block import MLP
 from gpt2lib.model.config import PUBLISHED
 from gpt2lib.model.llama import GroupedAttention, LlamaBlock, SwiGLU, apply_rope, rotary_angles
 from gpt2lib.report import figures
@@ -341,10 +342,10 @@ figures.gating(grid.numpy(), bends, gated)
 mlp = SwiGLU(small)
 inside = F.silu(x @ mlp.gate.weight.T) * (x @ mlp.up.weight.T)  # [2, 7, n_inner]
 check.close("SwiGLU is the formula above", mlp(x), inside @ mlp.down.weight.T, 1e-5)
-check(
-    "at 8/3 of the width it has the 8 d^2 parameters of GPT-2's",
-    3 * config.n_inner * config.n_embd == 8 * config.n_embd**2,
-)
+with torch.device("meta"):  # shapes alone
+    gated, plain = SwiGLU(config), MLP(GPT2Config(n_head=9, n_embd=config.n_embd))  # both of SmolLM2's width
+counts = [sum(p.numel() for p in layer.parameters() if p.dim() == 2) for layer in (gated, plain)]
+check("SmolLM2's three matrices have as many numbers as GPT-2's two of its width", counts[0] == counts[1], counts)
 check("SmolLM2-135M is 8/3 as wide inside", config.n_inner * 3 == config.n_embd * 8)
 
 # %% [markdown]

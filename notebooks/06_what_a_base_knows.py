@@ -135,8 +135,8 @@ def bits_per_byte(losses, text):
 
 
 # %% [markdown]
-# The texts: of each of the course's tasks, of each part of the corpus that gpt2-mini was pretrained on, and one that
-# neither base can have seen, since it was written for this notebook.
+# The texts: of each of the course's tasks, of each kind that gpt2-mini was pretrained on, and one that neither base can
+# have seen, since it was written for this notebook. Toy texts are made up by a rule, and neither has read those either.
 
 # %%
 UNSEEN = [
@@ -198,9 +198,10 @@ seen, expected = bits_per_byte(losses, UNSEEN[0]), probe.bits_per_byte(body, tok
 check("your bits per byte are the library's", abs(seen - expected) < 1e-4, (seen, expected))
 
 # %% [markdown]
-# Read the rows, not only the columns. Where gpt2-mini comes near SmolLM2 or passes it, it has read texts of that very
-# kind (reviews, verse, questions); on the unseen text it needs more bits, and still far fewer than its twin, which has
-# read nothing. SmolLM2 has read everything: *perhaps these very test sentences, too*. That cannot be looked up here,
+# Read the rows, not only the columns. On made-up sentences of few words the two bases may come near each other: such
+# texts repeat themselves, and a model learns that while it reads. On real ones SmolLM2 is ahead on every kind (README's
+# table, `report/results/bases.csv`); on the unseen text gpt2-mini needs more bits, and still far fewer than its twin,
+# which has read nothing. SmolLM2 has read everything: *perhaps these very test sentences, too*. That cannot be looked up here,
 # and it is why the same base stands on both sides of every comparison in this course.
 #
 # ## 2. Asking without training
@@ -260,14 +261,18 @@ guess.was(
     f"It is {most}, and {share:.0%} of its blocks. The best of several blocks on the same dev examples is a little too "
     "good, for every base.",
 )
-print(f"{len(dev)} examples: differences below {200 * (0.25 / len(dev)) ** 0.5:.0f} points may be chance")
+half = 200 * (0.25 / len(dev)) ** 0.5  # points
+print(
+    f"{len(dev)} examples: one accuracy is known to {half:.0f} points, an unpaired difference of two to {1.4 * half:.0f}"
+)
 best = known.groupby(["task", "base", "measure"], sort=False)["accuracy"].max().unstack()
 best.round(2)
 
 # %% [markdown]
 # A base that has read something need not show it to a probe: on made-up sentences gpt2-mini's best block may be its
 # embedding, no better than its random twin's, and below a bag of words. Whoever wants to see a difference between
-# *these* two must train them (notebook 03). SmolLM2 is the one that knows more than words.
+# *these* two must train them (notebook 03). Of SmolLM2 the best block may lie above the bag of words; on so few examples
+# chance can do that. On the course's data it is decided: the report has the probes of 500 examples a task.
 
 # %%
 floor = {task: levels[task]["majority class"] for task in tasks}
@@ -305,7 +310,7 @@ check.table()
 # |---|---|---|---|
 # | [Gao et al. 2020](https://arxiv.org/abs/2101.00027) | section 3.1, bits per byte | [tasks/probe.py](../gpt2lib/tasks/probe.py), `bits_per_byte` | windows overlap by half |
 # | [Zhao et al. 2021](https://arxiv.org/abs/2102.09690) | answers calibrated by a question about "N/A" | the same, `cloze` | differences of log-probabilities, one such question |
-# | [Alain and Bengio 2016](https://arxiv.org/abs/1610.01644) | a linear classifier on every layer | the same, `accuracies` | the last token's state; logistic regression on standardised features |
+# | [Alain and Bengio 2016](https://arxiv.org/abs/1610.01644) | a linear classifier on every layer | the same, `accuracies` | the last token's state and the mean over all; logistic regression on standardised features |
 #
 # **References.** [Alain and Bengio 2016](https://arxiv.org/abs/1610.01644) (linear probes); [Zhao et al.
 # 2021](https://arxiv.org/abs/2102.09690) (calibrated answers); [Gao et al. 2020](https://arxiv.org/abs/2101.00027)

@@ -26,7 +26,8 @@
 # It runs in about a minute on one core. Needs notebook 07.
 #
 # Comparing two questions is beyond a base that has read as little as `gpt2-mini`, so this one is `smollm2-135m`: its
-# lowest twelve blocks, of which four are adapted, and the eight below them run once for each text.
+# lowest twelve blocks, of which four are adapted, and the eight below them run once for each text. They are adapted by
+# LoRA: beside a frozen matrix it trains two thin ones (notebook 11).
 #
 # The data are pairs of questions from Quora (2017), some of them marked as duplicates.
 
@@ -163,7 +164,8 @@ check.close("the cloze logits are rows of the output layer", two, whole, 1e-4, "
 # %% [markdown]
 # ## Training
 #
-# Asked before any training, the model has its habits. How often does it say which word?
+# Asked before any training, what is left of the model has its habits: it is cut at `depth` blocks, so the output layer
+# reads states that it was never trained on (notebook 06 asks the whole one). How often does it say which word?
 
 # %%
 before, answers = evaluate(model, dev)
@@ -222,7 +224,8 @@ write_run(
 # %% [markdown]
 # ## What we saw, and what it does not show
 #
-# A cloze needs no new parameters: the output layer that a language model has anyway gives the answer. Whether two
+# A cloze needs no new parameters: the output layer that a language model has anyway gives the answer, once the blocks
+# below it have learnt to ask for it. Whether two
 # questions "ask the same" is what Quora's users and editors decided; some labels are wrong, and a dev set of 2,000
 # pairs leaves 1.9 points open to either side of one accuracy.
 #

@@ -102,7 +102,6 @@ def library_merged(W, A, B, scale):
 #
 # </details>
 
-
 # %% tags=["exercise"]
 @exercise(
     "1 lora", like=library_layer, on=[(*trained, 8.0), (*zero, 3.0)], look="the scale, and which of A and B comes first"
@@ -140,7 +139,6 @@ def lora(x, W, bias, A, B, alpha):
 # What is the matrix that maps $x$ to $s B A x$?
 #
 # </details>
-
 
 # %% tags=["exercise"]
 @exercise("2 merged", like=library_merged, on=[(W, A, B, 2.0), (W, A, B, 0.5)], look="the update is a matrix like W")
@@ -258,6 +256,11 @@ gain.was(
 )
 
 # %% [markdown]
+# Before the number is believed: rates that lie a factor of four apart can miss the best one, and a cell whose curve is
+# lowest *between* two of them is judged by its luck. Look for it in the figure, and in the table: where one cell makes
+# most of the difference, the next step is a rate between, and not a sentence about ranks. That is why no conclusion
+# about ranks is drawn from this run.
+#
 # The best of several rates was chosen on the dev set that it is reported on: good enough to be fair among the ranks,
 # which all had the same choice, and too good as an accuracy. A best rate at the edge of the list says that the list is
 # too short. The figure shows the loss, which tells neighbouring rates apart better than an accuracy of few examples;

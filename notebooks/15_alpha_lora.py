@@ -70,7 +70,6 @@ check = Verdicts()
 #
 # </details>
 
-
 # %% tags=["cases"]
 def layer_cases():
     draws = torch.Generator().manual_seed(3)

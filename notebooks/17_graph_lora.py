@@ -331,7 +331,7 @@ check("no edge leads to a later token", not bool((attention[0] > 0).triu(1).any(
 # The sound graph is a second, narrow attention whose edges are chosen by similarity, not learned. The published one
 # sees later tokens and padding; the paper claims no gain for it over LoRA, and none is refuted here. Whether the sound
 # one earns its parameters is not decided by the table: each had the best of three rates, but on one seed and one task.
-# (At one rate for both, 2e-3, the graph would have seemed ten points better: LoRA's best lies higher.)
+# (And the ranks that give equal sizes give unequal scales, $\alpha / r$: see notebook 11.)
 #
 # Two numbers to work out. How many does the graph of one block train at `graph_rank=8`, `heads=2` and width 768
 # (without LoRA)? And how many does the pairwise term hold for a batch of 8 texts of 512 tokens at `graph_rank=8`?

@@ -39,12 +39,17 @@ import pandas as pd
 from gpt2lib import report
 from gpt2lib.course import Verdicts, exercise, predict
 from gpt2lib.report import figures, statistics
-from gpt2lib.report.collected import collected
+from gpt2lib.report.collected import collected, missing_runs
 
 check = Verdicts()
 
 folder = Path(results) if results else report.FOLDER / "results"
 runs, examples, history = collected(study, folder)
+to_come = missing_runs(study, folder)
+print(
+    "runs of the main part that are planned and not done:",
+    dict(to_come[to_come["part"] == "main"]["task"].value_counts()),
+)
 sonnets = json.loads((folder / f"{study}-sonnets.json").read_text(encoding="utf-8"))
 runs = runs[(runs["part"] == "main") & runs["counts"] & (runs["task"] != "pretraining")]
 examples = examples[examples["run"].isin(runs["run"])]
@@ -243,7 +248,7 @@ hidden = predict(
 )(None)
 
 # %%
-compared = statistics.comparisons(examples)
+compared = statistics.comparisons(examples, planned=report.planned_ways(runs, to_come))
 compared.round(3)
 
 # %%
@@ -284,7 +289,8 @@ check("`within` lies inside the 95 % interval's farther end", bool((compared["wi
 # %% [markdown]
 # ## How they learnt
 #
-# On what was watched in training: in the main study that is the tenth of the training data that is held out.
+# On what was watched in training: in the main study that is the tenth of the training data that is held out. A curve
+# needs three evaluations, and a picture two curves; where runs are of two epochs there is none.
 
 # %%
 watched = report.shared_design(runs)["select"] or "dev"

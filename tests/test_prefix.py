@@ -1,5 +1,7 @@
 """The frozen prefix: the same training as without it, computed once, whatever happens to its files."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -77,9 +79,12 @@ def test_training_ends_in_the_same_weights_with_and_without_it(adapter, objectiv
     assert (without - kept).abs().max() < 1e-6
 
 
-def test_several_tasks_at_once(monkeypatch):
+@pytest.mark.parametrize("adapted", [True, False], ids=["adapter", "heads alone"])
+def test_several_tasks_at_once(adapted, monkeypatch):
     def make():
-        model = body(ADAPTERS[0])
+        model = body(ADAPTERS[0]) if adapted else body().requires_grad_(False)
+        if not adapted:
+            return MultiTask({n: Classifier(model, LinearHead(32, 2).double()) for n in "ab"})
         return MultiTask({"a": Classifier(model, LinearHead(32, 2).double()), "b": LanguageModel(model)})
 
     def run(gigabytes):
@@ -98,11 +103,12 @@ class Runs(Hook):
 
     def __init__(self, model):
         self.rows = [0] * len(model.body.blocks)
-        for i, block in enumerate(model.body.blocks):
-            block.register_forward_hook(lambda module, args, output, i=i: self.see(i, len(output)))
+        for i, block in enumerate(model.body.blocks):  # not by torch's hooks, with which nothing is kept
+            block.forward = partial(self.run, i, block.forward)
 
-    def see(self, i, rows):
-        self.rows[i] += rows
+    def run(self, i, forward, x, *others):
+        self.rows[i] += len(x)
+        return forward(x, *others)
 
     def before_step(self, run):
         pass
@@ -181,11 +187,26 @@ def test_states_of_one_model_text_or_precision_are_never_taken_for_another():
         states(body(ADAPTERS[0]), rows[1:]),
     ]
     assert all(other.shape != first.shape or not np.array_equal(other, first) for other in others)
+    scaled = []
+    for alpha in (2.0, 64.0):  # frozen, with the same weights
+        model = body(LoRA(alpha=alpha))
+        for name, p in model.named_parameters():
+            p.requires_grad_(False).add_(0.1 * name.endswith(".B"))
+        scaled.append(states(model, rows))
+    assert not np.array_equal(*scaled)
     again = body(ADAPTERS[0])
     assert np.array_equal(states(again, rows), first)
     with torch.no_grad():  # the same model object, changed in place
         again.blocks[0].ln_1.weight *= 2
     assert not np.array_equal(states(again, rows), first)
+
+
+def test_what_hooks_change_is_not_kept(cache):
+    model, dev = Classifier(body(ADAPTERS[0]), LinearHead(32, 2).double()), examples(4)
+    handle = model.body.blocks[0].register_forward_pre_hook(lambda block, args: (0 * args[0], *args[1:]))
+    silenced = predict(model, dev)
+    handle.remove()
+    assert predict(model, dev) == predict(model, dev, keep=False) != silenced
 
 
 def test_models_that_differ_above_share_them(cache):

@@ -30,7 +30,7 @@ def test_a_small_part_is_repeated_to_get_its_share():
 
 
 def test_every_hundredth_document_is_held_out():
-    train, held_out = pretraining.hold_out([str(i) for i in range(1000)], every=100)
+    train, held_out = pretraining.every_nth_held_out([str(i) for i in range(1000)], every=100)
     assert held_out == [str(i) for i in range(99, 1000, 100)] and len(train) == 990 and not set(train) & set(held_out)
 
 

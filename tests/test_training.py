@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import random_model
 
-from gpt2lib.adapters import AlphaLoRA, GraphLoRA, Hook, KANLoRA, KronAB, LoRA, attach
+from gpt2lib.adapters import AlphaLoRA, GraphLoRA, Hook, KANLoRA, KronA, KronAB, LoRA, attach
 from gpt2lib.data import Batch, Encoded
 from gpt2lib.training import Trainer, TrainingSettings, evaluate, fit, trained_parameters
 from gpt2lib.training.objectives import Classifier, LanguageModel, LinearHead, merit
@@ -231,6 +231,19 @@ def test_learning_rate_rises_and_falls():
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert rates[9] == max(rates) == 1.0 and all(a > b for a, b in itertools.pairwise(rates[9:]))
     assert 0 < rates[-1] < 0.02
+
+
+@pytest.mark.parametrize("spec", [LoRA(), KronA(), KronAB(residual=True), AlphaLoRA(every=1), GraphLoRA(), KANLoRA()])
+def test_every_adapter_trains_in_bf16(spec):
+    model = Classifier(attach(random_model(), spec), LinearHead(32, 2))
+    settings = TrainingSettings(epochs=1, batch_size=8, precision="bf16", max_steps=2)
+    assert math.isfinite(fit(model, examples(40), examples(8, 1), settings, quiet=True).best["loss"])
+
+
+def test_a_text_without_a_token_to_learn_from_is_refused():
+    model = LanguageModel(random_model())
+    with pytest.raises(ValueError, match="1 of the texts"):
+        fit(model, [Encoded([3]), Encoded([4, 5, 6])], [Encoded([4, 5])], quiet=True)
 
 
 def test_bf16_trains_and_keeps_float32_weights():

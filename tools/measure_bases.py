@@ -10,7 +10,7 @@ import pandas as pd
 
 from gpt2lib import load_base
 from gpt2lib.data import load_task
-from gpt2lib.data.pretraining import corpus, hold_out
+from gpt2lib.data.pretraining import corpus, every_nth_held_out
 from gpt2lib.model.base import base_name
 from gpt2lib.tasks.probe import bits_per_byte
 
@@ -21,7 +21,7 @@ PATH = Path(__file__).resolve().parent.parent / "report" / "results" / "bases.cs
 
 def texts() -> dict[str, list[str]]:
     """Of each kind some texts, at most 800 bytes of each: dev parts of the tasks, held-out documents of the corpus."""
-    kinds = {name: hold_out(documents, every=100)[1] for name, documents in corpus().items()}
+    kinds = {name: every_nth_held_out(documents, every=100)[1] for name, documents in corpus().items()}
     kinds |= {task: [e.text for e in load_task(task, quiet=True).dev] for task in ("sst", "cfimdb", "quora")}
     kinds["sonnets"] = [e.text for e in load_task("sonnets", quiet=True).train]
     rng = random.Random(0)

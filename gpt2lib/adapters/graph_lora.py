@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdapterLayer, blocks_in
 from gpt2lib.adapters.lora import LowRank
-from gpt2lib.common.checks import check_count
+from gpt2lib.common.checks import check_count, check_divides
 from gpt2lib.model.attention import KVCache, causal_mask, rows_at
 from gpt2lib.model.decoder import Decoder
 
@@ -39,9 +39,7 @@ class GraphLoRA(LowRank, method="graph-lora"):
         super().__post_init__()
         check_count("graph_rank", self.graph_rank)
         check_count("heads", self.heads)
-        if self.graph_rank % self.heads:
-            possible = [n for n in range(1, self.graph_rank + 1) if self.graph_rank % n == 0]
-            raise ValueError(f"heads={self.heads} does not divide graph_rank={self.graph_rank}; possible: {possible}")
+        check_divides("heads", self.heads, "graph_rank", self.graph_rank)
         if self.top_k is not None:
             check_count("top_k", self.top_k)
         if self.threshold is not None and not -1 <= self.threshold <= 1:

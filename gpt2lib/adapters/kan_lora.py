@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gpt2lib.adapters.base import AdapterLayer, blocks_in
 from gpt2lib.adapters.lora import LowRank
 from gpt2lib.common.checks import check_count, check_number
+from gpt2lib.common.machine import autocast
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 
@@ -144,7 +145,8 @@ class GridFit(Hook):
         ]
         was_training = run.model.training
         run.model.eval()
-        run.model.body(batch.input_ids, hidden=batch.hidden, first=batch.first)
+        with autocast(batch.input_ids.device, run.settings.precision):  # in which frozen matrices may be held
+            run.model.body(batch.input_ids, hidden=batch.hidden, first=batch.first)
         run.model.train(was_training)
         for handle in handles:
             handle.remove()

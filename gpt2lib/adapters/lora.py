@@ -16,8 +16,9 @@ from gpt2lib.model.linear import linear
 class LowRank(Spec, method=None):
     """What LoRA is and other methods have beside their own part: y = W x + b + s B A x on the target layers.
 
-    s = alpha / rank; dropout acts on the x that enters A. targets: any of q, k, v, o, up, down. rank_stabilised:
-    s = alpha / sqrt(rank), which keeps the size of the update as the rank grows (Kalajdzievski 2023, arXiv 2312.03732).
+    s = alpha / rank; dropout acts on the x that enters A. targets: any of q, k, v, o, up, down and a Llama's gate.
+    rank_stabilised: s = alpha / sqrt(rank), which keeps the size of the update as the rank grows (Kalajdzievski 2023,
+    arXiv 2312.03732).
     Raises ValueError for a rank below 1, a dropout outside [0, 1), an unknown target; at attaching for a rank above
     the layer's.
     """

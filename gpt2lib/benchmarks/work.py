@@ -102,7 +102,7 @@ def in_turns(works: dict[str, Callable[[], object]], rounds: int, warm_up: bool 
 
 
 def row(quantity: str, seconds: pd.DataFrame, ours: str, peer: str, per: float = 1.0, unit: str = "seconds") -> dict:
-    """One row of the table: speeds if `per` things were done in each measurement (per > 1), else times."""
+    """One row of the table: times if `unit` is seconds, else speeds, of `per` things done in each measurement."""
     speed = {name: (per / seconds[name] if unit != "seconds" else seconds[name]).median() for name in (ours, peer)}
     ratios = seconds[peer] / seconds[ours]
     return {

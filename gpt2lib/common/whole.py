@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from gpt2lib.common.checks import brief, one_line
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place; what was there stays if writing fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         write(partial)
         os.replace(partial, path)
@@ -26,7 +27,7 @@ def written_together(folder: Path) -> Iterator[Path]:
     """A folder to write several files to that belong together: they appear in `folder` only when all of them are whole,
     in the order in which they were written, and none does if writing one fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{os.getpid()}.partial"
+    partial = folder / f".{secrets.token_hex(4)}.partial"
     partial.mkdir()
     try:
         yield partial

@@ -98,9 +98,10 @@ def comparison(
     """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
 
     rates: learning rates, of which each method takes its best on dev (of equals, that of the smaller loss); or one for
-    each by name. A rate with which a method diverges is out, unless it is the only one. hooks: by name, where each has
-    one rate. max_length: tokens of a text, as many as the model takes by default. depth: so many of the base's blocks
-    are kept; 0: all. Raises ValueError without a rate, and for hooks that would see several runs.
+    each by name. A rate with which a method diverges is out, unless it is the only one. A method whose best rate is an
+    end of the list is named. hooks: by name, where each has one rate. max_length: tokens of a text, as many as the
+    model takes by default. depth: so many of the base's blocks are kept; 0: all. Raises ValueError without a rate, and
+    for hooks that would see several runs.
     """
     tried = {name: [rates[name]] if isinstance(rates, dict) else list(rates) for name in methods}
     if wrong := {name: of_one for name, of_one in tried.items() if not of_one or (len(of_one) > 1 and hooks)}:
@@ -125,4 +126,7 @@ def comparison(
         row = {"trained": sum(p.numel() for p in trained.values()), "lr": lr} | evaluate(model, dev)[0]
         if name not in rows or merit(model, row) > merit(model, rows[name]):
             models[name], rows[name] = model, row
+    ranges = {name: {min(of_one), max(of_one)} for name, of_one in tried.items() if len(of_one) > 1}
+    if ends := [name for name, row in rows.items() if row["lr"] in ranges.get(name, ())]:
+        print(f"best at an end of the rates that were tried, so perhaps better beyond: {', '.join(ends)}")
     return models, pd.DataFrame(rows).T.astype({"trained": int})

@@ -17,7 +17,7 @@ from gpt2lib.common.checks import check_count, one_line
 from gpt2lib.data import toy
 from gpt2lib.data.batches import Encoded
 
-END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT = "<|endoftext|>"  # between the documents that GPT-2 and SmolLM2 were pretrained on, too
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path):
@@ -73,7 +73,7 @@ def corpus(source: str | Path = "") -> dict[str, list[str]]:
     return {file.name.split(".")[0]: list(read_corpus(file)) for file in files}
 
 
-def hold_out(documents: Iterable[str], every: int) -> tuple[list[str], list[str]]:
+def every_nth_held_out(documents: Iterable[str], every: int) -> tuple[list[str], list[str]]:
     """Split documents into training and held-out ones: each `every`-th is held out."""
     train, held_out = [], []
     for i, document in enumerate(documents):

@@ -27,11 +27,49 @@ VALENCE = {
 NOUNS = ["film", "plot", "cast", "script", "music", "ending", "hero", "dialogue", "story", "camera"]
 FILLERS = ["to my mind", "as it happens", "in the end", "all in all", "on the whole", ""]
 
-SUBJECTS = ["my laptop", "a guitar", "an old car", "my phone", "a violin", "my bicycle", "a boat", "my oven"]
-INTENTS = {
-    "repair": ["How do I repair {x}?", "What is the way to fix {x}?", "How can {x} be mended?"],
-    "clean": ["How do I clean {x}?", "What is the way to wash {x}?", "How can the dirt come off {x}?"],
-    "sell": ["How do I sell {x}?", "Who would buy {x} from me?", "How can I find a buyer for {x}?"],
+SUBJECTS = [
+    "my laptop",
+    "a guitar",
+    "an old car",
+    "my phone",
+    "a violin",
+    "my bicycle",
+    "a boat",
+    "my oven",
+    "a camera",
+    "an old clock",
+    "my boots",
+    "a piano",
+    "my lamp",
+    "a tent",
+    "an old radio",
+    "my watch",
+    "a sofa",
+    "my kettle",
+    "a scooter",
+    "an old desk",
+    "my jacket",
+    "a drum",
+    "my printer",
+    "a ladder",
+]
+INTENTS = {  # more pairs of wordings than any part of the data has, so that none occurs twice
+    "repair": [
+        "How do I repair {x}?",
+        "What is the way to fix {x}?",
+        "How can {x} be mended?",
+        "Who repairs {x}?",
+    ],
+    "clean": [
+        "How do I clean {x}?",
+        "What is the way to wash {x}?",
+        "How does dirt come off {x}?",
+        "Who cleans {x}?",
+    ],
+    "sell": ["How do I sell {x}?", "Who would buy {x} from me?", "How can I find a buyer for {x}?", "Who buys {x}?"],
+    "find": ["How do I find {x}?", "Where could I have left {x}?", "How can {x} be found again?", "Where is {x}?"],
+    "carry": ["How do I carry {x}?", "What is the way to move {x}?", "How can {x} be lifted?", "What would carry {x}?"],
+    "paint": ["How do I paint {x}?", "What is the way to colour {x}?", "How can {x} be made blue?", "Who paints {x}?"],
 }
 
 RHYMES = [
@@ -107,7 +145,7 @@ def question_pair(rng: random.Random) -> tuple[str, str, int]:
         other_subject = rng.choice([s for s in SUBJECTS if s != subject])
     elif not label:
         other_intent = rng.choice([i for i in INTENTS if i != intent])
-    first, second = rng.sample(range(3), 2)
+    first, second = rng.sample(range(len(INTENTS[intent])), 2)
     return INTENTS[intent][first].format(x=subject), INTENTS[other_intent][second].format(x=other_subject), label
 
 
@@ -203,14 +241,17 @@ def _known_hashes(folder: Path) -> dict[str, str] | None:
 
 
 def _rows(task: str, part: str, train_size: float, make) -> list[tuple]:
-    """Rows of one part. What is written falls to one part by its hash, so no text of dev or test occurs in train."""
+    """Rows of one part. What is written falls to one part by its hash, so no text of dev or test occurs in train; nor
+    does a pair, in either order, and it occurs once."""
     rng = random.Random(f"{task}/{part}")
     size, low, high = math.ceil(train_size * PARTS[part][0]), *PARTS[part][1:]
-    rows = []
+    rows, pairs = [], set()
     while len(rows) < size:
         *texts, label = make(rng)
-        if low <= hashlib.sha256(repr(texts).encode()).digest()[0] < high:
+        key = repr(sorted(texts))
+        if low <= hashlib.sha256(key.encode()).digest()[0] < high and key not in pairs:
             rows.append((*texts, label))
+            pairs |= {key} if len(texts) > 1 else set()
     return rows
 
 

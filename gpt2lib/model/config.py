@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
-from gpt2lib.common.checks import check_count, check_divides, check_dropout, check_positive, check_token
+from gpt2lib.common.checks import check_count, check_divides, check_dropout, check_positive, check_token, naming
 from gpt2lib.common.whole import read_json, write_json
 
 
@@ -229,10 +229,8 @@ def check_computed(path: str | Path, values: dict, computed: dict[str, tuple]) -
 
 def made(cls: type, path: str | Path, values: dict):
     """The configuration of these values; a bad one is an error that names the file."""
-    try:
+    with naming(path):
         return cls(**values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 _published = dict(embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, bos_token_id=50256, eos_token_id=50256)

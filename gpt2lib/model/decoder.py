@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt2lib.model import pretrained
-from gpt2lib.model.attention import KVCache, attention_mask_of
+from gpt2lib.model.attention import KVCache, attention_mask_of, rows_at
 from gpt2lib.model.generate import generate
 from gpt2lib.model.linear import linear
 
@@ -41,10 +41,9 @@ class Decoder(nn.Module):
         return ()
 
     def reset_parameters(self) -> None:
-        """GPT-2's: N(0, 0.02), as in its code; residual outputs over sqrt(2 n_layer) (section 2.3); biases 0."""
-        if (
-            self.wte.weight.is_meta
-        ):  # of a model that is only counted there is nothing to fill, and it would take a while
+        """As transformers draws GPT-2: N(0, 0.02) (OpenAI's code has 0.01 for positions); residual outputs over
+        sqrt(2 n_layer) (section 2.3); biases 0."""
+        if self.wte.weight.is_meta:  # only counted: there is nothing to fill, and it would take a while
             return
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
@@ -106,7 +105,9 @@ class Decoder(nn.Module):
             cache.length += seq
         if end is not None:
             return x
-        return self.ln_f(x if read is None else x[:, 0])
+        if read is None:
+            return self.ln_f(x)
+        return self.ln_f((x if first < stop or x.shape[1] == 1 else rows_at(x, read))[:, 0])
 
     @property
     def unembedding(self) -> Tensor:

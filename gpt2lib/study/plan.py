@@ -81,7 +81,7 @@ def rehearsal(runs: list[Run]) -> list[Run]:
     has no toy data, is left out, and so is a notebook that cannot be cut short, or a run that reads another one's
     files. Raises ValueError if none is left.
     """
-    short = {"source": "toy-few", "epochs": 1, "max_steps": 2, "batch_size": 4, "precision": "float32"}
+    short = {"source": "toy-few", "epochs": 1, "max_steps": 2, "batch_size": 4}
     short |= {"draws": 1, "max_new_tokens": 16}
     chosen: dict[tuple, Run] = {}
     for run in runs:

@@ -32,8 +32,8 @@ def write_run(
     trial: bool = False,
 ) -> None:
     """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
-    example), the trained weights (adapter/, for `load_adapted`; without an adapter head.safetensors), and last of all
-    result.json. Nothing if folder is "".
+    example), what was trained (adapter/, for `load_adapted`; without an adapter the head alone, head.safetensors, and
+    not the body, which is large), and last of all result.json. Nothing if folder is "".
 
     metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`); result.json has
     `selection` beside them, what the kept weights reached where the epoch was chosen. test_predictions: texts for

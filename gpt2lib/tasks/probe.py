@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from gpt2lib.data.batches import Batch, Encoded, sorted_batches
 from gpt2lib.data.example import Example
+from gpt2lib.data.pretraining import END_OF_TEXT
 from gpt2lib.data.tokens import tokenize
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.generate import evaluating
-from gpt2lib.tasks.prompts import paraphrase_prompt
+from gpt2lib.tasks.prompts import answer_ids, paraphrase_prompt
 from gpt2lib.tasks.task import TASKS
+from gpt2lib.training.objectives import LanguageModel
 
-END_OF_TEXT = "<|endoftext|>"  # between the documents that GPT-2 and SmolLM2 were pretrained on
 # what words are likely when nothing is said (Zhao et al. 2021, arXiv 2102.09690)
 NOTHING = Example("", "N/A", pair="N/A")
 
@@ -53,11 +53,7 @@ def bits_per_byte(body: Decoder, tokenizer, texts: Sequence[str], window: int = 
     begin = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     pieces = [piece for ids in tokenize(texts, tokenizer) for piece in _windows([begin, *ids], window)]
     for _, batch in _batches(body, [ids for ids, _ in pieces], batch_size, starts=[start for _, start in pieces]):
-        h = body(batch.input_ids)[:, :-1]  # [batch, seq - 1, n_embd]
-        position = torch.arange(1, batch.input_ids.shape[1], device=h.device)
-        counts = (position >= batch.starts[:, None]) & (position < batch.lengths[:, None])
-        losses = F.cross_entropy(body.logits(h[counts]).float(), batch.input_ids[:, 1:][counts], reduction="none")
-        bits += losses.double().sum().item() / math.log(2)
+        bits += sum(LanguageModel(body).predict(batch)) / math.log(2)
     return bits / size
 
 
@@ -81,9 +77,7 @@ def cloze(body: Decoder, tokenizer, examples: Sequence[Example], task: str, max_
     if task not in QUESTIONS:
         raise ValueError(f"no question is asked for {task!r}; possible: {', '.join(QUESTIONS)}")
     prompt, words = QUESTIONS[task]
-    first = [ids[0] for ids in tokenize(words, tokenizer)]
-    if len(set(first)) < len(first):
-        raise ValueError(f"the tokenizer gives some of {words} the same first piece")
+    first = answer_ids(tokenizer, words)
     ids = [ids[-max_length:] for ids in tokenize([prompt(e) for e in (*examples, NOTHING)], tokenizer)]
     scores = torch.empty(len(ids), len(words))
     for indices, batch in _batches(body, ids):
@@ -99,12 +93,11 @@ def block_features(body: Decoder, ids: Sequence[list[int]], blocks: Sequence[int
     features = np.empty((len(blocks), len(ids), 2 * body.config.n_embd), dtype=np.float32)
     for indices, batch in _batches(body, ids):
         rows = torch.arange(len(indices), device=batch.lengths.device)
-        real = torch.arange(batch.input_ids.shape[1], device=rows.device) < batch.lengths[:, None]  # [batch, seq]
         x, done = None, 0
         for place in np.argsort(blocks):
             end = int(blocks[place])
             x = body(batch.input_ids, hidden=x, first=done, end=end)  # [batch, seq, n_embd]
-            mean = (x * real[..., None]).sum(1) / batch.lengths[:, None]
+            mean = (x * batch.real[..., None]).sum(1) / batch.lengths[:, None]
             features[place, indices] = torch.cat([x[rows, batch.lengths - 1], mean], -1).float().cpu().numpy()
             done = end
     return features
@@ -120,9 +113,8 @@ def accuracies(
     max_length: int,
 ) -> list[dict]:
     """What share of `other` a base gets right: asked (measure "cloze"), and read by a linear probe (measure "probe")
-    that is
-    fitted on `train`, after so many `places` from the embedding (block 0) to the last block. Examples are read as the
-    task's own prompt shows them, their last max_length tokens."""
+    that is fitted on `train`, after so many `places` from the embedding (block 0) to the last block. Examples are read
+    as the task's own prompt shows them, their last max_length tokens."""
     truth = np.array([example.label for example in other])
     n = body.config.n_layer
     blocks = sorted({round(i * n / max(1, places - 1)) for i in range(places)})

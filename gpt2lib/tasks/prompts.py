@@ -28,5 +28,8 @@ def sonnet_prompt(example: Example) -> tuple[str, str]:
 
 def answer_ids(tokenizer, words: tuple[str, ...] = TABLES["quora"].class_names) -> list[int]:
     """The tokens of the words that answer a cloze: "no" and "yes" are GPT-2's 3919 and 8505. A tokenizer that splits a
-    word gives its first piece."""
-    return [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
+    word gives its first piece. Raises ValueError for words that these do not tell apart."""
+    first = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
+    if len(set(first)) < len(first):
+        raise ValueError(f"the tokenizer gives some of {words} the same first piece")
+    return first

@@ -32,6 +32,8 @@ def score(predictions: str | Path, labels: str | Path, write: bool = False) -> p
         raise ValueError(f"{predictions}: no table of predictions ({one_line(error)})") from None
     rows = []
     for (run, task), group in table.groupby(["run", "task"], sort=False):
+        if task not in TASKS:
+            raise ValueError(f"{predictions}: no task is called {shown(task)}; possible: {', '.join(TASKS)}")
         if set(group["id"]) == set(truth.index):
             classes = range(len(TASKS[task].classes))
             if wrong := set(truth) - set(classes):

@@ -49,11 +49,12 @@ def below(body, first: int) -> list[nn.Module]:
 def with_prefix(model, examples: Sequence[Encoded], precision: str = "float32", quiet: bool = False) -> list[Encoded]:
     """The examples with the hidden states that training `model` starts from, from the cache or computed into it now.
 
-    model: an objective (see `objectives`). Where no block is frozen below all that is trained, or the states do not fit
-    (GPT2LIB_PREFIX_GB, 20 by default, for all kept states together; 0 keeps none), the examples come back as they are.
+    model: an objective (see `objectives`). Where no block is frozen below all that is trained, hooks watch or change
+    one, or the states do not fit (GPT2LIB_PREFIX_GB, 20 by default, for all kept states together; 0 keeps none), the
+    examples come back as they are.
     """
     first = frozen_blocks(model.body)
-    if first == 0 or not examples or limit() == 0:
+    if first == 0 or not examples or limit() == 0 or _watched(model.body, first):
         return list(examples)
     one = model.reads_last_token and first == len(model.body.blocks)
     rows = [1 if one else len(e.ids) for e in examples]
@@ -83,6 +84,16 @@ def with_prefix(model, examples: Sequence[Encoded], precision: str = "float32", 
     return [replace(example, hidden=part, first=first) for example, part in zip(examples, parts, strict=True)]
 
 
+def _watched(body, first: int) -> bool:
+    """Whether torch's hooks sit on a block below `first`: they may change what no key tells, and want to be called."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in _modules(body, first))
+
+
+def _modules(body, first: int) -> list[nn.Module]:
+    """All modules in those of `below`."""
+    return [m for part in below(body, first) for m in part.modules()]
+
+
 def limit() -> float:
     """Bytes that the kept states may take together."""
     text = os.environ.get("GPT2LIB_PREFIX_GB", "20")
@@ -94,7 +105,7 @@ def limit() -> float:
 
 def body_digest(body, first: int) -> str:
     """A hash of all weights below block `first`, remembered while they stay what they are."""
-    modules = {id(m) for part in below(body, first) for m in part.modules()}
+    modules = {id(m) for m in _modules(body, first)}
     owned = [
         (f"{name}.{key}", value)
         for name, module in body.named_modules()
@@ -110,6 +121,8 @@ def _key(body, first: int, one: bool, examples: Sequence[Encoded], precision: st
     ids = torch.from_numpy(np.fromiter((token for e in examples for token in e.ids), dtype=np.int64))
     shape = replace(body.config, n_layer=first)  # how many blocks stand above changes nothing
     kind = f"{FORMAT}/{type(body).__name__}/{shape}/{one}/{precision}/{body_digest(body, first)}"
+    if any(hasattr(m, "base") for m in _modules(body, first)):  # an adapter's that is frozen, too
+        kind += f"/{body.adapter}"  # its scale and graph are no weights
     return digest_of([(kind, lengths), ("ids", ids)])
 
 

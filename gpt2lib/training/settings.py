@@ -13,7 +13,7 @@ class TrainingSettings:
     lr rises linearly over the first `warmup` fraction of the steps and falls linearly to 0 over the last `decay` of the
     rest: at decay=1 it begins to fall at once, at 0.2 it is constant for long (warm-up, stable, decay).
     optimizer: "adamw", or "muon" for pretraining (`optimizer.Muon` on the matrices of the blocks).
-    patience: epochs without a better dev metric after which training stops, or None.
+    patience: evaluations without a better dev metric after which training stops, or None.
     eval_every, max_steps: in steps; None means once an epoch, and all epochs.
     precision: "float32", or "bf16" for autocast (weights and optimiser stay in float32).
     """
@@ -38,8 +38,8 @@ class TrainingSettings:
         for name in ("epochs", "batch_size", "accumulate"):
             check_count(name, getattr(self, name))
         for name in ("patience", "eval_every", "max_steps"):
-            if (value := getattr(self, name)) is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be None or an integer of at least 1, not {value!r}")
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value)
         if not self.lr > 0 or not self.weight_decay >= 0 or not self.max_grad_norm > 0 or not 0 <= self.warmup <= 1:
             raise ValueError(
                 f"lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}, "

@@ -65,16 +65,19 @@ class Trainer:
         hooks: Sequence[Hook] = (),
         quiet: bool = True,
     ):
-        from accelerate import Accelerator  # heavy, see `processes`
+        from accelerate import Accelerator, DistributedDataParallelKwargs  # heavy, see `processes`
 
         if not train or not dev:
             raise ValueError(f"training needs examples: {len(train)} to train on, {len(dev)} to evaluate on")
+        if useless := sum(model.weight(example) == 0 for example in (*train, *dev)):
+            raise ValueError(f"{useless} of the texts have no token to learn from or to measure on; leave them out")
         self.trained = trained_parameters(model)
         if not self.trained:
             raise ValueError("no parameter of the model requires a gradient; attach an adapter or unfreeze something")
         self.model, self.settings = model, settings
         processes()
-        self.accelerator = Accelerator()
+        # a process whose share of a batch lacks a task has no gradient for that task's head
+        self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
         self.wrapped = self.accelerator.prepare(model)
         self.quiet = quiet or not self.accelerator.is_main_process
         self.progress = Progress()
@@ -260,7 +263,8 @@ def _hold_frozen_in_bf16(model) -> list[tuple[torch.nn.Parameter, torch.Tensor]]
 
 
 def _optimizer(trained: dict[str, torch.nn.Parameter], settings: TrainingSettings) -> AdamW:
-    """Weight decay is for matrices alone: biases, norms' scales and other vectors are left out of it, as in GPT-2."""
+    """Weight decay is for matrices alone: biases, norms' scales and other vectors are left out of it, as in GPT-2; but
+    with Muon all that is trained decays, as it did when gpt2-mini was pretrained."""
     if settings.optimizer == "muon":
         matrices = {name: p for name, p in trained.items() if p.dim() == 2 and "blocks." in name}
         others = [p for name, p in trained.items() if name not in matrices]

@@ -60,7 +60,7 @@ def lens_table(
             axis.text(j, i, _shown(token)[:9], ha="center", va="center", fontsize=6, color=colour)
     axis.set_xticks(range(len(tokens)), [_shown(token) for token in tokens], rotation=60, ha="right")
     axis.set_yticks(range(len(blocks)), blocks)
-    axis.set(xlabel="after reading", ylabel="after block")
+    axis.set(xlabel="after reading", ylabel="after block", title="likeliest next token; the darker, the likelier")
     return done(figure)
 
 

@@ -29,7 +29,7 @@ def learning_curve(history: list[dict], metric: str, floors: dict[str, float] | 
     """A run's training loss, and its dev metric with floors as dashed lines, over the steps."""
     table = pd.DataFrame(history)
     figure, ((left, right),) = panels(1, 2, height=2.3)
-    left.plot(table["step"], table["train_loss"], marker="o", label="training batch")
+    left.plot(table["step"], table["train_loss"], marker="o", label="last training batch")
     left.plot(table["step"], table["loss"], marker="s", label="dev")
     left.set(xlabel="step", ylabel="loss (nats)")
     left.legend()
