@@ -107,6 +107,7 @@ for part in parts:
 #
 # </details>
 
+
 # %% tags=["cases"]
 def some_merges(function):
     """The words after 1, 2, ... 6 steps, and a word in which the pair overlaps with itself."""
@@ -205,6 +206,7 @@ check("the end of text is the last token", tokenizer.eos_token_id == len(tokeniz
 # One long list first, then slices of it: `range(0, len(stream) - length + 1, length)`.
 #
 # </details>
+
 
 # %% tags=["cases"]
 def some_rows(function):

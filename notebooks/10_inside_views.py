@@ -113,6 +113,7 @@ figures.curves(
 # middle rest on the first token, some find a word that matters: in block 17, heads 3 to 5 look from the second *capital
 # of* back to what followed the first. Section 4 gives them a name.
 
+
 # %%
 def heads(block=17):
     return figures.head_grid(seen.patterns[min(block, len(seen.patterns) - 1), 0].numpy(), tokens)
@@ -362,6 +363,7 @@ if base_model == "smollm2-135m":
 # should be *yes* or *no*. The base was never shown these sentences, which turn on "not" and "but". LoRA (a small
 # trained update $B A$ beside a frozen matrix, the subject of notebook 11) sits on the upper blocks only; those below
 # run once for each sentence and are kept.
+
 
 # %%
 def encoded(part, number):

@@ -102,6 +102,7 @@ def library_merged(W, A, B, scale):
 #
 # </details>
 
+
 # %% tags=["exercise"]
 @exercise(
     "1 lora", like=library_layer, on=[(*trained, 8.0), (*zero, 3.0)], look="the scale, and which of A and B comes first"
@@ -139,6 +140,7 @@ def lora(x, W, bias, A, B, alpha):
 # What is the matrix that maps $x$ to $s B A x$?
 #
 # </details>
+
 
 # %% tags=["exercise"]
 @exercise("2 merged", like=library_merged, on=[(W, A, B, 2.0), (W, A, B, 0.5)], look="the update is a matrix like W")

@@ -70,6 +70,7 @@ check = Verdicts()
 #
 # </details>
 
+
 # %% tags=["cases"]
 def try_decomposed(function):
     """The matrix by rows and by columns, with other lengths than its own."""
@@ -126,6 +127,7 @@ def decomposed(W, A, B, s, m, dim):
 #
 # The norm is taken as a constant in the backward pass (its section 4.3). A specification is a frozen dataclass whose
 # class statement names the method; a layer says what it computes, and, if it can be merged, into what.
+
 
 # %% tags=["cases"]
 @dataclass(frozen=True)
@@ -226,6 +228,7 @@ guess.was(
 # What must $B A$ be?
 #
 # </details>
+
 
 # %% tags=["cases"]
 def keeps_the_base(make):

@@ -72,6 +72,7 @@ check = Verdicts()
 #
 # </details>
 
+
 # %% tags=["cases"]
 def kronecker_cases():
     """x, A and B: a batch with square factors, one vector with none, and two batch dimensions."""

@@ -70,6 +70,7 @@ check = Verdicts()
 #
 # </details>
 
+
 # %% tags=["cases"]
 def layer_cases():
     draws = torch.Generator().manual_seed(3)

@@ -78,6 +78,7 @@ check = Verdicts()
 #
 # </details>
 
+
 # %% tags=["cases"]
 def library_shares(sizes, temperature):
     """Counted in a mixture that was drawn."""
