@@ -28,13 +28,7 @@ task: str = "sst"  # sst, cfimdb or quora
 source: str = "toy"  # "toy", a folder with the course's files, or "" for GPT2LIB_DATA, data/ or a download
 base_model: str = "gpt2-mini"  # or a folder in the transformers layout, or a hub name such as "gpt2"
 targets: list = ["q", "v"]  # layers that LoRA and KronA sit on, among q k v o up down
-rates: list = [
-    2e-3,
-    8e-3,
-    3.2e-2,
-    1.28e-1,
-    5.12e-1,
-]  # highest learning rates: each method takes its best of them on dev
+rates: list = [2e-3, 8e-3, 3.2e-2, 1.28e-1, 5.12e-1]  # highest learning rates: each method takes its best on dev
 epochs: int = 4  # passes through the training data
 batch_size: int = 16  # examples per update
 examples: int = 320  # training examples, drawn once and for all; 0 takes all
@@ -232,7 +226,8 @@ check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * r
 # table: each method had the best of the same rates there, chosen on the dev set that it is reported on, but it is one
 # seed on one small task. The column `lr` is worth a look: KronA's best rate is not LoRA's, and at one rate for both
 # either can be made to win. (Nor are the scales equal: $\alpha / r$ falls as LoRA's rank grows to KronA's size, and
-# KronA's is 1. A rate makes up for some of that, not for all.) The main study asks it on a better base, with rates tuned on a held-out part and several
+# KronA's is 1. A rate makes up for some of that, not for all.) The main study asks it on a better base, with rates
+# tuned on a held-out part and several
 # seeds, and notebook 22 tests such differences in pairs. The paper's gains over LoRA were measured on T5 and GLUE.
 #
 # **Exercise 2.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12

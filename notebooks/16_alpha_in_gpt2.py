@@ -218,7 +218,8 @@ draws = pairs.groupby(["task", "seed"]).mean()  # the fewer examples of a draw a
 gain, low, high = mean_difference(draws["alpha-lora"].to_numpy(), draws["lora"].to_numpy())
 better.was(
     "a gain" if low > 0 else "a loss" if high < 0 else "no clear difference",
-    f"The mean of {len(pairs)} differences, of {len(draws)} draws of task and seed, is {100 * gain:+.1f} points, with a 95 % interval from {100 * low:+.1f} to "
+    f"The mean of {len(pairs)} differences, of {len(draws)} draws of task and seed, is "
+    f"{100 * gain:+.1f} points, with a 95 % interval from {100 * low:+.1f} to "
     f"{100 * high:+.1f}.",
 )
 print(
@@ -242,7 +243,8 @@ check("your interval is the one that the report prints", bool(np.allclose(points
 # pattern belongs to the run more than to the task.
 #
 # Three seeds and dev sets of about a thousand sentences leave room for a small gain or loss at any one size. The
-# interval takes draws of task and seed for independent; those of one task share its dev set. And the loss is of the recipe as a
+# interval takes draws of task and seed for independent; those of one task share its dev set. And the loss is of the
+# recipe as a
 # whole: the study does not say what part of it is the fifth of the examples that is held out, and what part alpha.
 #
 # **Try it.** Give alpha a larger `lr_alpha`, or `initial = 0.5`. Does it come back to 1?

@@ -60,7 +60,8 @@ check = Verdicts()
 # ## The layer
 #
 # $$\mathrm{out} = \mathrm{MLP}_{\text{LoRA}}(x) + U\, \mathrm{KAN}(D x),
-# \qquad \mathrm{KAN}(z)_j = \sum_i \Big[ w_{ji} \operatorname{silu}(z_i) + \sum_m c_{jim} B_m\Big(\frac{z_i - \mu_i}{\omega_i}\Big) \Big]$$
+# \qquad \mathrm{KAN}(z)_j = \sum_i \Big[ w_{ji} \operatorname{silu}(z_i)
+# + \sum_m c_{jim} B_m\Big(\frac{z_i - \mu_i}{\omega_i}\Big) \Big]$$
 #
 # $\mu_i$ and $\omega_i$ (`middle` and `width` in the code) are fitted to the data: they span what $z_i$ takes.
 # $D \in \mathbb{R}^{r \times d}$, $U \in \mathbb{R}^{d \times r}$ is 0 at first, and $B_m$ are the $G + 3$ cubic

@@ -220,7 +220,8 @@ write_tables(out, {"multitask": scores}, about | {"seed": seed, "examples": int(
 # One adapter for all has, of three tasks, a third of the parameters of three. Above $T = 1$ a small task sees its own
 # examples more often than alone, and a large one fewer of its own; at $T = 1$ all see them as often. Related tasks can
 # lend each other something; unrelated ones compete for the same rank. On these few examples and with one seed, a
-# difference of a few points is noise; and where both sides stay below the bag of words, neither has learnt the task, and
+# difference of a few points is noise; and where both sides stay below the bag of words, neither has learnt the task,
+# and
 # their difference is one of failures. The main study asks it of a base that learns them.
 #
 # Two numbers to work out. Two tasks of 100 and 900 examples at $T = 2$: what share of the mixture does the small one
