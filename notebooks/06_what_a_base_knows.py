@@ -202,8 +202,7 @@ check("your bits per byte are the library's", abs(seen - expected) < 1e-4, (seen
 # texts repeat themselves, and a model learns that while it reads. On real ones SmolLM2 is ahead on every kind (README's
 # table, `report/results/bases.csv`); on the unseen text gpt2-mini needs more bits, and still far fewer than its twin,
 # which has read nothing. SmolLM2 has read everything: *perhaps these very test sentences, too*. That cannot be looked
-# up here,
-# and it is why the same base stands on both sides of every comparison in this course.
+# up here, and it is why the same base stands on both sides of every comparison in this course.
 #
 # ## 2. Asking without training
 #
@@ -274,8 +273,7 @@ best.round(2)
 # A base that has read something need not show it to a probe: on made-up sentences gpt2-mini's best block may be its
 # embedding, no better than its random twin's, and below a bag of words. Whoever wants to see a difference between
 # *these* two must train them (notebook 03). Of SmolLM2 the best block may lie above the bag of words; on so few
-# examples
-# chance can do that. On the course's data it is decided: the report has the probes of 500 examples a task.
+# examples chance can do that. On the course's data it is decided: the report has the probes of 500 examples a task.
 
 # %%
 floor = {task: levels[task]["majority class"] for task in tasks}

@@ -318,8 +318,8 @@ print("The bag of words lies", "inside the interval." if low <= floor <= high el
 # The interval is about *these answers*: what another draw of the dev examples would have done. It says nothing on what
 # another seed would have done in training; and where dev also chose the epoch (`select="dev"`, the default here), it is
 # centred a little too high (`select="held-out"` chooses elsewhere, as the main study does). And comparing two methods
-# by whether their intervals overlap is not a test:
-# both saw the *same* examples, so what counts is the difference example by example (notebook 22 tests it in pairs).
+# by whether their intervals overlap is not a test: both saw the *same* examples, so what counts is the difference
+# example by example (notebook 22 tests it in pairs).
 
 # %%
 wilson = statistics.wilson(right.mean(), len(right))

@@ -225,9 +225,8 @@ write_run(
 # ## What we saw, and what it does not show
 #
 # A cloze needs no new parameters: the output layer that a language model has anyway gives the answer, once the blocks
-# below it have learnt to ask for it. Whether two
-# questions "ask the same" is what Quora's users and editors decided; some labels are wrong, and a dev set of 2,000
-# pairs leaves 1.9 points open to either side of one accuracy.
+# below it have learnt to ask for it. Whether two questions "ask the same" is what Quora's users and editors decided;
+# some labels are wrong, and a dev set of 2,000 pairs leaves 1.9 points open to either side of one accuracy.
 #
 # On made-up pairs, which differ in a rule, a base that knows English finds the rule at once; on Quora's own pairs the
 # same training is the report's. The bag of words is handed the comparison as a feature; where it stays ahead, that is a

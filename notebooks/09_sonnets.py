@@ -218,10 +218,9 @@ check("the same seed writes the same sonnets", again == completions[0])
 # ## A score and its floors
 #
 # The course compares whole sonnets by chrF. But three of the fourteen lines are given away, and eleven lines of *any*
-# sonnet share letter sequences with eleven lines of another (made-up ones most, real ones a quarter by chrF). So
-# beside the model stand three completions
-# that know nothing: the given lines alone, the given lines repeated, and the given lines followed by random lines of
-# the training sonnets.
+# sonnet share letter sequences with eleven lines of another (made-up ones most, real ones a quarter by chrF). So beside
+# the model stand three completions that know nothing: the given lines alone, the given lines repeated, and the given
+# lines followed by random lines of the training sonnets.
 
 # %%
 above = predict(

@@ -227,8 +227,8 @@ check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * r
 # seed on one small task. The column `lr` is worth a look: KronA's best rate is not LoRA's, and at one rate for both
 # either can be made to win. (Nor are the scales equal: $\alpha / r$ falls as LoRA's rank grows to KronA's size, and
 # KronA's is 1. A rate makes up for some of that, not for all.) The main study asks it on a better base, with rates
-# tuned on a held-out part and several
-# seeds, and notebook 22 tests such differences in pairs. The paper's gains over LoRA were measured on T5 and GLUE.
+# tuned on a held-out part and several seeds, and notebook 22 tests such differences in pairs. The paper's gains over
+# LoRA were measured on T5 and GLUE.
 #
 # **Exercise 2.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12
 # blocks?

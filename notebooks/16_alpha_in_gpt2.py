@@ -244,8 +244,8 @@ check("your interval is the one that the report prints", bool(np.allclose(points
 #
 # Three seeds and dev sets of about a thousand sentences leave room for a small gain or loss at any one size. The
 # interval takes draws of task and seed for independent; those of one task share its dev set. And the loss is of the
-# recipe as a
-# whole: the study does not say what part of it is the fifth of the examples that is held out, and what part alpha.
+# recipe as a whole: the study does not say what part of it is the fifth of the examples that is held out, and what part
+# alpha.
 #
 # **Try it.** Give alpha a larger `lr_alpha`, or `initial = 0.5`. Does it come back to 1?
 #

@@ -57,6 +57,7 @@ def write_tensors(path: Path, tensors: dict) -> None:
 def read_tensors(path: Path) -> dict:
     """The tensors of a safetensors file by name. Raises FileNotFoundError, or ValueError for a file that is damaged,
     cut short, or holds values that are no finite numbers."""
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -64,7 +65,9 @@ def read_tensors(path: Path) -> dict:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged or cut short ({one_line(error)}); fetch or write it again") from None
-    if wrong := [name for name, values in tensors.items() if not values.isfinite().all()]:
+    # a sum is ten times as fast as asking each value, and of a base's 130 million it says that all is well
+    odd = [name for name, values in tensors.items() if not values.sum(dtype=torch.float32).isfinite()]
+    if wrong := [name for name in odd if not tensors[name].isfinite().all()]:
         raise ValueError(f"{path}: damaged ({brief(wrong[0])} holds values that are no numbers)")
     return tensors
 

@@ -104,9 +104,11 @@ def comparison(
     for hooks that would see several runs.
     """
     tried = {name: [rates[name]] if isinstance(rates, dict) else list(rates) for name in methods}
-    if wrong := {name: of_one for name, of_one in tried.items() if not of_one or (len(of_one) > 1 and hooks)}:
-        name, of_one = next(iter(wrong.items()))
-        raise ValueError(f"{len(of_one)} learning rates for {name}: give one at least, and one alone where hooks watch")
+    for name, of_one in tried.items():
+        if not of_one or (len(of_one) > 1 and hooks):
+            raise ValueError(
+                f"{len(of_one)} learning rates for {name}: give one at least, and one alone where hooks watch"
+            )
     models, rows = {}, {}
     runs = tqdm([(name, lr) for name, of_one in tried.items() for lr in of_one], unit="run", leave=False)
     for name, lr in runs:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import secrets
 import shutil
 from pathlib import Path
 
@@ -195,8 +196,8 @@ def write(folder: Path, share: float = 1.0) -> Path:
             return folder
         shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")
+    partial.mkdir()
     try:
         _write_files(partial, share)
         os.rename(partial, folder)
