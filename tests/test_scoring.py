@@ -60,3 +60,12 @@ def test_a_broken_table_of_predictions_is_named(study):
         score(study / "broken-test.parquet", study / "labels.csv")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         score(study / "missing-test.parquet", study / "labels.csv")
+
+
+def test_predictions_of_no_known_task_are_refused(study):
+    (study / "labels.csv").write_text("id,label\nx1,1\nx2,1\n")
+    table = pd.read_parquet(study / "mini-test.parquet")
+    table.loc[table["run"] == "b", "task"] = "sst9"
+    table.to_parquet(study / "mini-test.parquet")
+    with pytest.raises(ValueError, match=r"mini-test.parquet: no task is called 'sst9'; possible: sst,"):
+        score(study / "mini-test.parquet", study / "labels.csv")

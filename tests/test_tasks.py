@@ -93,6 +93,12 @@ def test_class_1_is_yes_in_labels_head_and_file(tokenizer, tmp_path):
     assert lines[1:] == [f"{data.dev[0].id}, 8505", f"{data.dev[1].id}, 3919"]
 
 
+def test_words_that_one_piece_stands_for_are_refused(tokenizer):
+    assert len({answer_ids(tokenizer, (word,))[0] for word in ("yes", "yesyes")}) == 1
+    with pytest.raises(ValueError, match=r"'yesyes'.* the same first piece"):
+        answer_ids(tokenizer, ("yes", "yesyes"))
+
+
 def test_other_submissions(tokenizer, tmp_path):
     data = load_task("sst", "toy", quiet=True)
     write_submission(tmp_path / "p.csv", "sst", data.dev[:2], [4, 0])

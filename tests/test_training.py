@@ -17,6 +17,7 @@ from conftest import random_model
 
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, Hook, KANLoRA, KronA, KronAB, LoRA, attach
 from gpt2lib.data import Batch, Encoded
+from gpt2lib.tasks.multitask import MultiTask, labelled_by_task
 from gpt2lib.training import Trainer, TrainingSettings, evaluate, fit, trained_parameters
 from gpt2lib.training.objectives import Classifier, LanguageModel, LinearHead, merit
 
@@ -170,14 +171,26 @@ PROCESSES = textwrap.dedent("""
     sys.path.insert(0, sys.argv[1])
     from gpt2lib.common.machine import processes
     from gpt2lib.training import TrainingSettings, fit
-    from test_training import bits, classifier, examples
+    from test_training import bits, one_task, two_tasks
     torch.set_num_threads(1)
     assert processes().num_processes == int(sys.argv[3])
-    model = classifier(dropout=0.0)
-    progress = fit(model, examples(61), examples(41, 1), TrainingSettings(epochs=2, batch_size=8, lr=1e-3), quiet=True)
+    model, train, dev, batch_size = {"one": one_task, "two": two_tasks}[sys.argv[4]]()
+    progress = fit(model, train, dev, TrainingSettings(epochs=2, batch_size=batch_size, lr=1e-3), quiet=True)
     if processes().is_main_process:
         torch.save((bits(model), [row["loss"] for row in progress.history]), sys.argv[2])
 """)
+
+
+def one_task():
+    return classifier(dropout=0.0), examples(61), examples(41, 1), 8
+
+
+def two_tasks():
+    """Batches of two examples: each of two processes has one, and so no gradient for the other task's head."""
+    first = classifier(dropout=0.0)
+    model = MultiTask({"a": first, "b": Classifier(first.body, LinearHead(32, 2))})
+    (a, b), (dev_a, dev_b) = (labelled_by_task([examples(21, seed), examples(21, seed + 2)]) for seed in (0, 1))
+    return model, a + b, dev_a + dev_b, 2
 
 
 def launched(arguments: list[str], processes: int) -> list[int]:
@@ -197,7 +210,8 @@ def launched(arguments: list[str], processes: int) -> list[int]:
             process.kill()
 
 
-def test_two_processes_follow_the_curve_of_one(tmp_path):
+@pytest.mark.parametrize("tasks", ["one", "two"])
+def test_two_processes_follow_the_curve_of_one(tmp_path, tasks):
     script = tmp_path / "script.py"
     script.write_text(PROCESSES)
     results = []
@@ -208,6 +222,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
             os.path.dirname(__file__),
             str(tmp_path / f"{processes}.pt"),
             str(processes),
+            tasks,
         ]
         assert launched(arguments, processes) == [0] * processes
         results.append(torch.load(tmp_path / f"{processes}.pt"))
