@@ -19,11 +19,11 @@
 # much of it can be had on a laptop?
 #
 # After this notebook you can
-# - write the step by which BPE makes its vocabulary, and train a byte-level tokenizer like GPT-2's,
-# - pack documents into rows without any padding,
+# - train a byte-level tokenizer like GPT-2's, and pack documents into rows without any padding,
+# - read from counts alone which tokens belong together, and start a model from that,
 # - pretrain a small GPT-2, resume it after an interruption, and save it so that transformers loads it too.
 #
-# Needs notebook 01. It runs in about a minute on one core, on text that is made up; the model that the other notebooks
+# Needs notebook 02. It runs in about a minute on one core, on text that is made up; the model that the other notebooks
 # use took 102.
 
 # %% tags=["parameters"]
@@ -54,8 +54,6 @@ out: str = ""  # folder for the model and the results; "" keeps none
 # %%
 import random
 import tempfile
-from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -88,97 +86,12 @@ for part in parts:
     train[part], held_out[part] = pretraining.every_nth_held_out(documents[part], every=100)
     print(f"{part}: {len(train[part])} documents, {len(held_out[part])} held out")
 
-
 # %% [markdown]
 # ## The tokenizer
 #
 # Byte-level BPE begins with the 256 bytes and merges the pair of neighbours that is most frequent, again and again
-# (Sennrich et al. 2016; Radford et al. 2019). Frequent words become one token; any text can be written.
-#
-# Write one such step, on words that are already cut into pieces: find the most frequent pair of neighbours, where each
-# word counts as often as it occurs, and glue it together everywhere. Of several pairs that are as frequent take the one
-# that is first in alphabetical order.
-#
-# <details><summary>Hint</summary>
-#
-# `collections.Counter` over `itertools.pairwise(word)`, each adding the word's count;
-# `min(pairs, key=lambda pair: (-pairs[pair], pair))`. Then walk through each word with an index: two steps on where the
-# pair stands, one where it does not.
-#
-# </details>
-
-
-# %% tags=["cases"]
-def some_merges(function):
-    """The words after 1, 2, ... 6 steps, and a word in which the pair overlaps with itself."""
-    words = {
-        ("l", "o", "w"): 5,
-        ("l", "o", "w", "e", "r"): 2,
-        ("n", "e", "w", "e", "s", "t"): 6,
-        ("w", "i", "d", "e"): 3,
-    }
-    seen = {"aaa": sorted("|".join(word) for word in function({("a", "a", "a"): 1, ("b", "a", "a", "a", "a"): 1}))}
-    for step in range(1, 7):
-        words = function(words)
-        seen[step] = [f"{'|'.join(word)} {count}" for word, count in words.items()]
-    return seen
-
-
-# %% tags=["exercise"]
-@exercise(
-    "1 merge",
-    digest="4e024afec221",
-    run=some_merges,
-    look="how often a word occurs, and a pair that overlaps with itself",
-)
-def merge(words):
-    """{pieces of a word: how often it occurs} -> the same after one merge, in the same order"""
-
-
-# %% jupyter={"source_hidden": true} tags=["solution"]
-def pairs_of(words):
-    pairs = Counter()
-    for word, count in words.items():
-        for pair in pairwise(word):
-            pairs[pair] += count
-    return pairs
-
-
-def glued(word, pair):
-    pieces, i = [], 0
-    while i < len(word):
-        size = 2 if word[i : i + 2] == pair else 1
-        pieces.append("".join(word[i : i + size]))
-        i += size
-    return tuple(pieces)
-
-
-@merge.mistake("every word counts once, however often it occurs")
-def merge(words):
-    pairs = pairs_of(dict.fromkeys(words, 1))
-    best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-    return {glued(word, best): count for word, count in words.items()}
-
-
-@merge.mistake("only the first place in a word is glued")
-def merge(words):
-    pairs, merged = pairs_of(words), {}
-    best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-    for word, count in words.items():
-        at = next((i for i in range(len(word) - 1) if word[i : i + 2] == best), None)
-        merged[word if at is None else (*word[:at], "".join(best), *word[at + 2 :])] = count
-    return merged
-
-
-@merge.solution
-def merge(words):
-    pairs = pairs_of(words)
-    best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-    return {glued(word, best): count for word, count in words.items()}
-
-
-# %% [markdown]
-# The library leaves the thousands of steps to the `tokenizers` package, which does the same on bytes, fast.
+# (Sennrich et al. 2016; Radford et al. 2019): what you wrote in notebook 02, on bytes, so that any text can be written.
+# The `tokenizers` package does the thousands of steps fast.
 
 # %%
 rng = random.Random(seed)
@@ -215,7 +128,7 @@ def some_rows(function):
 
 
 # %% tags=["exercise"]
-@exercise("2 packed", digest="8c0d4a3c65db", run=some_rows, look="where the end-of-text token stands, and the last row")
+@exercise("1 packed", digest="4a1122703a22", run=some_rows, look="where the end-of-text token stands, and the last row")
 def packed(documents, end, length):
     """Lists of tokens, the end-of-text token, tokens a row -> a list of rows, each a list of `length` tokens"""
 
@@ -288,14 +201,80 @@ check.close("an untrained model's loss is log(vocab_size)", torch.tensor(untrain
 # %% [markdown]
 # ### A head start for the embeddings
 #
-# Which tokens stand near which is known without any training: one pass counts it. The pointwise mutual information
-# $\log \frac{p(a, b)}{p(a)\, p(b)}$ of neighbours, cut at 0 and factored by a singular value decomposition, gives word
-# vectors like word2vec's (Levy and Goldberg 2014), in seconds. The model starts from them, and trains them on.
+# Which tokens stand near which is known without any training: one pass counts it. Let $p(a, b)$ be the share of the
+# neighbouring pairs, counted in both orders, that is $(a, b)$, and $p(a) = \sum_b p(a, b)$. The **pointwise mutual
+# information** says how much more often two tokens meet than by chance; its positive part is
+#
+# $$I(a, b) = \max\!\Big(0,\ \log \frac{p(a, b)}{p(a)\, p(b)}\Big), \qquad I(a, b) = 0 \text{ for pairs that never meet.}$$
+#
+# Write it.
+#
+# <details><summary>Hint</summary>
+#
+# `pairs.index_put_((left, right), ones, accumulate=True)` counts; adding the transpose counts both orders. The logarithm
+# of 0 is minus infinity, which `clamp` cuts, too.
+#
+# </details>
+
+# %% tags=["cases"]
+two_texts = [(torch.tensor([0, 1, 2, 0, 1, 3, 0, 1]), 4), (torch.tensor([0, 0, 1, 0, 2, 2, 1, 2, 2]), 3)]
+
+
+# %% tags=["exercise"]
+@exercise("2 information", digest="7d2a70a6d57d", on=two_texts, look="both orders, chance, and what lies below 0")
+def information(ids, vocab_size):
+    """A text's tokens [seq] -> the positive pointwise mutual information of neighbours, [vocab_size, vocab_size]"""
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+def met(ids, vocab_size, both=True):
+    """The share of the pairs, [vocab_size, vocab_size]."""
+    pairs = torch.zeros(vocab_size, vocab_size)
+    pairs.index_put_((ids[:-1], ids[1:]), torch.ones(len(ids) - 1), accumulate=True)
+    pairs = pairs + pairs.T if both else pairs
+    return pairs / pairs.sum()
+
+
+@information.mistake("a token is met only by what comes before it: the table is not symmetric")
+def information(ids, vocab_size):
+    p = met(ids, vocab_size, both=False)
+    return (p / (p.sum(1)[:, None] * p.sum(0))).log().clamp(min=0)
+
+
+@information.mistake("nothing is cut, and pairs that never meet are minus infinity")
+def information(ids, vocab_size):
+    p = met(ids, vocab_size)
+    return (p / (p.sum(1)[:, None] * p.sum(1))).log()
+
+
+@information.mistake("frequent tokens win everywhere: chance is not divided out")
+def information(ids, vocab_size):
+    p = met(ids, vocab_size)
+    return (p / p.mean()).log().clamp(min=0)
+
+
+@information.solution
+def information(ids, vocab_size):
+    p = met(ids, vocab_size)
+    return (p / (p.sum(1)[:, None] * p.sum(1))).log().clamp(min=0)
+
+
+# %% [markdown]
+# Factored by a singular value decomposition the table gives word vectors like word2vec's (Levy and Goldberg 2014), in
+# seconds. The library's counts reach over five tokens, and smooth what is rare (Levy, Goldberg and Dagan 2015). Below
+# are the tokens whose vectors point in about the same direction; the model starts from these vectors, and trains them
+# on.
 
 # %%
 if embeddings == "counts":
+    vectors = pretraining.count_embeddings(ids, end, len(tokenizer), n_embd)
     with torch.no_grad():
-        model.wte.weight.copy_(pretraining.count_embeddings(ids, end, len(tokenizer), n_embd))
+        model.wte.weight.copy_(vectors)
+    direction = torch.nn.functional.normalize(vectors)
+    for token in [t for t in ("Ġfilm", "Ġdull", "Ġhow", "Ġlove") if t in tokenizer.get_vocab()]:
+        likeness = direction @ direction[tokenizer.convert_tokens_to_ids(token)]  # cosines, [vocab_size]
+        nearest = tokenizer.convert_ids_to_tokens(likeness.topk(6).indices[1:].tolist())
+        print(f"{token} is near {', '.join(nearest)}")
 
 # %%
 reached = predict(

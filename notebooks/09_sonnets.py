@@ -19,7 +19,7 @@
 # it well?
 #
 # After this notebook you can
-# - train a language model on whole poems with **no loss on padding**,
+# - train a language model on whole poems with **no loss on padding**, and measure it by what it had to write alone,
 # - complete a batch of prompts of unequal length,
 # - see through a score: what chrF and BLEU measure here, beside completions that know nothing, and what of it can be
 #   read.
@@ -63,16 +63,18 @@ import json
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
-from gpt2lib import report
+from gpt2lib import GPT2, GPT2Config, report
 from gpt2lib.course import Verdicts, exercise, predict, show
-from gpt2lib.data import PROMPT_LINES, Batch, load_task, selection
+from gpt2lib.data import PROMPT_LINES, Batch, Encoded, load_task, selection
 from gpt2lib.model.base import base_name, load_base
 from gpt2lib.report import figures
 from gpt2lib.study.record import write_run
 from gpt2lib.tasks import Encoder, complete_sonnets, method_of, prepare, settings_of, sonnet_prompt, verse
 from gpt2lib.tasks.sonnets import LINES, verse_lines
 from gpt2lib.training import evaluate, fit
+from gpt2lib.training.objectives import LanguageModel
 
 check = Verdicts()
 
@@ -99,6 +101,66 @@ print("\n".join("    " + line for line in rest.splitlines()))
 # counts real tokens only. On dev it counts **only the eleven lines to be written**; its mean per token, as an
 # exponential, is the **perplexity of the true continuation**, our main number: it needs no sampling and no reference
 # other than the poem itself.
+#
+# Write that number, for one poem.
+#
+# <details><summary>Hint</summary>
+#
+# The logits at place $t - 1$ speak of the token at place $t$: which logits speak of the first token that is to be
+# written? `F.cross_entropy(logits, targets)` is already the mean.
+#
+# </details>
+
+# %% tags=["cases"]
+torch.manual_seed(0)
+small = GPT2(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=40, n_positions=16)).eval()
+small.load_state_dict({name: 10 * p for name, p in small.state_dict().items()})  # as sure of itself as a trained one
+poem = torch.randint(40, (12,))
+with torch.no_grad():
+    opinions = small.logits(small(poem[None]))[0]  # [seq, vocab_size]
+
+
+def library_perplexity(logits, ids, given):
+    return evaluate(LanguageModel(small), [Encoded(ids.tolist(), start=given)], keep=False)[0]["perplexity"]
+
+
+# %% tags=["exercise"]
+@exercise(
+    "1 perplexity",
+    like=library_perplexity,
+    on=[(opinions, poem, 1), (opinions, poem, 4), (opinions, poem, 11)],
+    tolerance=1e-3,
+    look="which logits speak of which token, and over how many tokens the mean is",
+)
+def perplexity(logits, ids, given):
+    """Logits [seq, vocab_size], tokens [seq], how many of them are given -> the perplexity of the others"""
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+@perplexity.mistake("the logits at a place are asked for the token that stands there, which the model has read")
+def perplexity(logits, ids, given):
+    return F.cross_entropy(logits[given:], ids[given:]).exp().item()
+
+
+@perplexity.mistake("the given lines count, too")
+def perplexity(logits, ids, given):
+    return F.cross_entropy(logits[:-1], ids[1:]).exp().item()
+
+
+@perplexity.mistake("the first token that is to be written does not count")
+def perplexity(logits, ids, given):
+    return F.cross_entropy(logits[given - 1 : -1], ids[given:], reduction="none")[1:].mean().exp().item()
+
+
+@perplexity.mistake("the loss is summed, and divided by the length of the whole poem")
+def perplexity(logits, ids, given):
+    return (F.cross_entropy(logits[given - 1 : -1], ids[given:], reduction="sum") / len(ids)).exp().item()
+
+
+@perplexity.solution
+def perplexity(logits, ids, given):
+    return F.cross_entropy(logits[given - 1 : -1], ids[given:]).exp().item()
+
 
 # %%
 body, tokenizer = load_base(base_model, depth=depth or None)
@@ -132,6 +194,15 @@ metrics, predictions = evaluate(model, dev)
 print(f"perplexity of the true continuation: {before['perplexity']:.1f} before, {metrics['perplexity']:.1f} after")
 
 # %%
+first = dev[0]
+with torch.no_grad():
+    logits = body.logits(body(torch.tensor([first.ids])))[0]
+mine = perplexity(logits, torch.tensor(first.ids), first.start)
+own, _ = evaluate(model, [first], keep=False)
+same = abs(mine - own["perplexity"]) < 1e-3 * mine
+check("your perplexity of the first dev sonnet is the library's", same, (mine, own), "objectives.LanguageModel")
+
+# %%
 figures.learning_curve(progress.history, "perplexity", {"before training": before["perplexity"]})
 
 # %%
@@ -147,59 +218,7 @@ check(
 # ## Writing
 #
 # All prompts are completed in one batch, sampled from the most likely tokens that together have probability `top_p`.
-# Write the choice.
-#
-# <details><summary>Hint</summary>
-#
-# Sort in descending order, and keep a token if the probability of those *before* it is less than `top_p`: so the most
-# likely one is always kept, and the last one kept crosses the bound. Then divide by the sum.
-#
-# </details>
-
-# %% tags=["cases"]
-spread = torch.tensor([0.12, 0.45, 0.05, 0.3, 0.08])
-nucleus_cases = [(spread, 0.7), (spread, 0.8), (spread, 0.2), (spread, 1.0)]
-
-
-def library_nucleus(p, top_p):
-    order = sorted(range(len(p)), key=lambda i: -p[i])
-    kept, total = torch.zeros_like(p), 0.0
-    for i in order:
-        if total >= top_p - 1e-6:
-            break
-        kept[i], total = p[i], total + p[i].item()
-    return kept / kept.sum()
-
-
-# %% tags=["exercise"]
-@exercise("1 nucleus", like=library_nucleus, on=nucleus_cases, look="the token that crosses the bound, and the sum")
-def nucleus(p, top_p):
-    """Probabilities [V] -> the probabilities that are sampled from, [V], in the same order"""
-
-
-# %% jupyter={"source_hidden": true} tags=["solution"]
-def before_each(p):
-    """The probability of the tokens that are more likely than each, [V], in the order of p."""
-    found, order = p.sort(descending=True, stable=True)
-    return (found.cumsum(0) - found)[order.argsort()]
-
-
-@nucleus.mistake("what is kept is not divided by its sum")
-def nucleus(p, top_p):
-    return p * (before_each(p) < top_p - 1e-6)
-
-
-@nucleus.mistake("the token that crosses the bound is lost, and with a small top_p nothing is left")
-def nucleus(p, top_p):
-    kept = p * (before_each(p) + p <= top_p)
-    return kept / kept.sum()
-
-
-@nucleus.solution
-def nucleus(p, top_p):
-    kept = p * (before_each(p) < top_p - 1e-6)
-    return kept / kept.sum()
-
+# Notebook 02 has that choice as an exercise.
 
 # %%
 sampling = dict(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
