@@ -205,14 +205,14 @@ check.close("an untrained model's loss is log(vocab_size)", torch.tensor(untrain
 # neighbouring pairs, counted in both orders, that is $(a, b)$, and $p(a) = \sum_b p(a, b)$. The **pointwise mutual
 # information** says how much more often two tokens meet than by chance; its positive part is
 #
-# $$I(a, b) = \max\!\Big(0,\ \log \frac{p(a, b)}{p(a)\, p(b)}\Big), \qquad I(a, b) = 0 \text{ for pairs that never meet.}$$
+# $$I(a, b) = \max\!\Big(0,\ \log \frac{p(a, b)}{p(a)\, p(b)}\Big), \qquad I(a, b) = 0 \text{ if they never meet.}$$
 #
 # Write it.
 #
 # <details><summary>Hint</summary>
 #
-# `pairs.index_put_((left, right), ones, accumulate=True)` counts; adding the transpose counts both orders. The logarithm
-# of 0 is minus infinity, which `clamp` cuts, too.
+# `pairs.index_put_((left, right), ones, accumulate=True)` counts; adding the transpose counts both orders. The
+# logarithm of 0 is minus infinity, which `clamp` cuts, too.
 #
 # </details>
 
