@@ -104,6 +104,18 @@ def test_a_study_done_on_two_machines_is_one(study, tmp_path, first):
         assert (results / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
 
 
+def test_one_value_more_costs_its_trials_alone_unless_it_is_better(study, tmp_path):
+    batch, _ = run(study(TUNED), tmp_path)
+    batch.collect(tmp_path / "results")
+    widened = study(TUNED.replace("0.125]", "0.125, 0.0625]"))  # further from the middle: 0.75 stays the best
+    for runs in ("runs", "elsewhere"):
+        there = Study(widened, tmp_path / runs, collected=tmp_path / "results")
+        before = set(there.here)
+        assert not there.run(Inline(), lambda line: None) and all(map(there.done, there.runs))
+        done = set(there.here) - before
+        assert len(done) == 2 * 2 and {there.here[name].row["part"] for name in done} == {"trials"}
+
+
 def test_scores_stay_with_the_runs_that_they_are_of(study, tmp_path):
     batch, _ = run(study(GRID), tmp_path)
     batch.collect(tmp_path / "results")

@@ -132,6 +132,7 @@ class Study:
         errors: dict[str, str] = {}
         running: dict[str, tuple] = {}  # the run, its job, and when it began
         board = Board(say)
+        read = {name for run in self.runs for name in run.reads}  # of these the files must be here, not the row alone
         try:
             while waiting or running:
                 for run in list(waiting):
@@ -143,8 +144,8 @@ class Study:
                         board.say(f"FAILED  {run.name}: {error}")
                     elif all(map(self.done, run.needs)) and run.reads <= set(self.here):
                         waiting.remove(run)
-                        if self.done(run) and run.name in self.here:  # its trials chose again what it was done with
-                            continue
+                        if self.done(run) and (run.name in self.here or run.name not in read):
+                            continue  # its trials chose again what it was done with
                         try:
                             running[run.name] = (run, engine.start(*self._prepare(run)), time.monotonic())
                             board.say(f"start   {run.name}")
