@@ -384,12 +384,15 @@ check.close("without them, one block sees a bag of tokens", *without, 1e-5)
 
 # %% tags=["cases"]
 def fifty_steps(function):
-    """The parameters after 1, 2 and 50 steps on |p - goal|^2 / 2, for a step (p, g, m, s, t) -> (p, m, s)."""
-    p, m, s, seen = torch.linspace(-1, 1, 5), torch.zeros(5), torch.zeros(5), {}
-    for t in range(1, 51):
-        p, m, s = function(p, p - torch.arange(5.0), m, s, t)
-        if t in (1, 2, 50):
-            seen[f"p after step {t}"] = p
+    """The parameters after 1, 2 and 50 steps (p, g, m, s, t) -> (p, m, s) on |p - goal|^2 / 2, and on a millionth of
+    it, where epsilon weighs."""
+    seen = {}
+    for scale in (1, 1e-6):
+        p, m, s = torch.linspace(-1, 1, 5), torch.zeros(5), torch.zeros(5)
+        for t in range(1, 51):
+            p, m, s = function(p, scale * (p - torch.arange(5.0)), m, s, t)
+            if t in (1, 2, 50):
+                seen[f"p after step {t}, gradients times {scale:g}"] = p.clone()
     return seen
 
 
@@ -473,7 +476,7 @@ figures.curves(range(1, 1001), {"ours": path}, "step", "largest difference to to
 # | paper, section | equation | file and class here | where we deviate |
 # |---|---|---|---|
 # | [Vaswani et al. 2017](https://arxiv.org/abs/1706.03762), 3.2.1 | $\mathrm{softmax}(Q K^\top / \sqrt{d})\, V$ | [model/attention.py](../gpt2lib/model/attention.py), `CausalSelfAttention` | four layers $q$, $k$, $v$, $o$ where GPT-2 has a fused `c_attn`: the same numbers |
-# | [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), 2.3 | norm before each layer, and a last one | [model/block.py](../gpt2lib/model/block.py), `Block`; [model/gpt2.py](../gpt2lib/model/gpt2.py), `GPT2` | no dropout: we adapt for a few epochs |
+# | [Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), 2.3 | norm before each layer, and a last one | [model/block.py](../gpt2lib/model/block.py), `Block`; [model/gpt2.py](../gpt2lib/model/gpt2.py), `GPT2` | `gpt2-mini` has no dropout |
 # | [Hendrycks and Gimpel 2016](https://arxiv.org/abs/1606.08415), 2 | GELU, the form with tanh | [model/block.py](../gpt2lib/model/block.py), `MLP` | none |
 # | [Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101), algorithm 2 | decay apart from the gradient | [training/optimizer.py](../gpt2lib/training/optimizer.py), `AdamW` | the decay comes after the update, and $\epsilon$ is not corrected |
 #

@@ -48,6 +48,7 @@ from gpt2lib.course.widgets import explore
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
+from gpt2lib.report.collected import collected
 from gpt2lib.tasks import Adapted, load_adapted, prepare, save_adapted
 
 check = Verdicts()
@@ -94,6 +95,7 @@ explore(
 # </details>
 
 # %% tags=["cases"]
+torch.manual_seed(0)
 head_cases = [
     (torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)),
     (1000 * torch.randn(2, 4), torch.randn(3, 4), torch.randn(3)),
@@ -232,9 +234,8 @@ check("on another base it is refused", "another base" in refused, refused)
 # $p$ and $1 - p$.
 
 # %%
-path = Path(results) / "smollm2-examples.parquet"
-rows = pd.read_parquet(path)
-rows = rows[(rows["task"] == "quora") & (rows["method"] == "lora") & (rows["part"] == "main")]
+_, rows, _ = collected("smollm2", Path(results))
+rows = rows[(rows["task"] == "quora") & (rows["name"] == "lora") & (rows["part"] == "main")]
 label = np.exp(-rows["loss"].astype(float))
 judged = pd.DataFrame({"confidence": np.maximum(label, 1 - label), "correct": label > 0.5})
 print(f"{len(judged)} judgements of {rows['run'].nunique()} runs, {100 * judged['correct'].mean():.1f} % of them right")
@@ -256,7 +257,7 @@ drawn = np.random.default_rng(0)
 calibration_cases = [
     (np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False]), 10),
     (drawn.uniform(0.5, 1, 200), drawn.uniform(size=200) < 0.7, 5),
-    (np.array([1.0, 0.999]), np.array([True, False]), 4),
+    (np.array([1.0, 0.9]), np.array([False, True]), 4),
 ]
 
 
@@ -302,6 +303,8 @@ ahead = predict("By how many points is the model surer than it is right, on the 
 error = calibration_error(judged["confidence"].to_numpy(), judged["correct"].to_numpy(), 10)
 ahead.was(100 * float(judged["confidence"].mean() - judged["correct"].mean()), digits=1)
 print(f"expected calibration error: {100 * error:.1f} points")
+near = judged[judged["confidence"].between(0.85, 0.95)].mean()
+print(f"of about 90 %: {100 * near['confidence']:.1f} % sure on average, {100 * near['correct']:.1f} % right")
 figures.reliability(judged)
 
 # %% [markdown]
@@ -310,13 +313,13 @@ figures.reliability(judged)
 # The same two megabytes serve a terminal, a file and a program. Each adapter is the best of three to five runs of one
 # method by a held-out part of the training data; its card says which data it saw and what it reached on dev. It judges
 # film reviews of 2004 and Quora's questions of 2017, in English; on other texts its probabilities are numbers that add
-# up to one. Is 90 % right nine times out of ten? On Quora's questions nearly: the mean confidence is a few points above
-# the share that is right, as the cell above counts. One sentence can be judged wrongly all the same, and with
-# confidence ("not bad at all").
+# up to one. Is 90 % right nine times out of ten? On Quora's questions not quite: the judgements around 90 % are right
+# less often than they say, as the cell above counts, and so are all together. One sentence can be judged wrongly all
+# the same, and with confidence ("not bad at all").
 #
 # | paper | equation or section | here | where we deviate |
 # |---|---|---|---|
-# | [Guo et al. 2017](https://arxiv.org/abs/1706.04599) | eq. 3, expected calibration error | `calibration_error` above | the larger of two classes' probabilities, so bins begin at one half |
+# | [Guo et al. 2017](https://arxiv.org/abs/1706.04599) | eq. 3, expected calibration error | `calibration_error` above | bins are closed on the left, where the paper's are on the right |
 # | [Holtzman et al. 2020](https://arxiv.org/abs/1904.09751) | section 3.1, the nucleus | [model/generate.py](../gpt2lib/model/generate.py) | drawn without sorting the vocabulary |
 #
 # **References.** [Guo, Pleiss, Sun and Weinberger 2017](https://arxiv.org/abs/1706.04599) (calibration of networks);

@@ -160,7 +160,7 @@ def paired_p(differences):
 # %% tags=["cases"]
 from statsmodels.stats.multitest import multipletests
 
-some = [(np.array([0.03, 0.001, 0.02, 0.6]),), (np.array([0.011, 0.01, 0.04]),)]
+some = [(np.array([0.03, 0.001, 0.02, 0.6]),), (np.array([0.011, 0.01, 0.04]),), (np.array([0.4, 0.9, 0.8]),)]
 
 
 def library_holm(p):
@@ -187,6 +187,13 @@ def holm(p):
     return result
 
 
+@holm.mistake("a corrected p is above 1")
+def holm(p):
+    result, order = np.empty(len(p)), np.argsort(p)
+    result[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return result
+
+
 @holm.solution
 def holm(p):
     result, order = np.empty(len(p)), np.argsort(p)
@@ -205,8 +212,8 @@ def holm(p):
 # \text{examples}},$$
 #
 # with Satterthwaite's degrees of freedom: where the seeds disagree most, three of them have two degrees of freedom, and
-# the interval is as wide as it must be. This is what the report's intervals and tests are (`statistics.crossed`). A
-# simulation in which the truth is known says whether they keep their promise, and what it costs to leave the seeds out.
+# the interval is about as wide as it must be. This is how the report gets its intervals (`statistics.crossed`). A
+# simulation in which the truth is known says how far they keep their promise, and what it costs to leave the seeds out.
 
 
 # %%
@@ -225,18 +232,53 @@ def coverage(tables) -> float:
 spreads = {"seeds alike": (0.0, 0.4, 0.3), "seeds apart": (0.03, 0.4, 0.3), "seeds far apart": (0.1, 0.4, 0.3)}
 rows = {}
 for name, spread in spreads.items():
-    tables = [simulated(*spread) for _ in range(600)]
+    tables = [simulated(*spread) for _ in range(2000)]
     without = coverage([table.mean(0)[None] for table in tables])
     rows[name] = {"seeds and examples": coverage(tables), "examples alone": without}
 covered = pd.DataFrame(rows).T
-check("over seeds and examples at least 93 of 100 hold it", bool((covered.iloc[:, 0] > 0.93).all()), covered)
+check("over seeds and examples at least 90 of 100 hold it", bool((covered.iloc[:, 0] > 0.9).all()), covered)
 check("examples alone hold it too rarely where seeds are far apart", covered.iloc[-1, 1] < 0.8, covered)
-covered.round(2)
+covered.round(3)
+
+
+# %% [markdown]
+# Where three seeds are far apart about 92 of 100 hold the truth instead of 95: the degrees of freedom are themselves
+# estimated. One interval may pass for that, but not a family. Holm's correction looks for the smallest of many $p$, far
+# out in the tail, and of nine methods some will have seeds that agree **by luck**: their $p$ comes out far too small.
+# All nine are compared with the same LoRA, so their spreads can be looked at together. The report takes the mean of
+# their $MS_\text{seeds}$, or a method's own where that is larger. As all differ from the same runs, two of them are
+# correlated, by 1/4 if all methods' seeds spread alike, and together they have
+#
+# $$\frac{4 K (\text{seeds} - 1)}{K + 3}$$
+#
+# degrees of freedom, not $K (\text{seeds} - 1)$ (`statistics.seeds_together`). Below: nine methods that are LoRA's
+# equals. How often is at least one called different?
+
+
+# %%
+def family(apart, together, methods=9, seeds=3, count=60):
+    """The smallest p of a family in which nothing differs, times its size: Holm's first step."""
+    spread = apart * rng.standard_normal((methods + 1, seeds, 1)) + 0.5 * rng.standard_normal((methods + 1, 1, count))
+    scores = spread + 0.7 * rng.standard_normal((methods + 1, seeds, count))
+    tables = list(scores[1:] - scores[0])
+    shared = statistics.seeds_together(tables) if together else None
+    return methods * min(statistics.crossed(table, shared=shared).p for table in tables)
+
+
+found = {
+    name: {how: np.mean([family(apart, how == "together") < 0.05 for _ in range(600)]) for how in ("alone", "together")}
+    for name, apart in {"seeds alike": 0.0, "seeds apart": 0.1, "seeds far apart": 0.25}.items()
+}
+found = pd.DataFrame(found).T
+check("together at most 5 of 100 families have a wrong finding", bool((found["together"] < 0.06).all()), found)
+check("alone more than 8 do, where seeds are far apart", found.loc["seeds far apart", "alone"] > 0.08, found)
+found.round(3)
 
 # %% [markdown]
 # And where nothing differs? A test that finds nothing has not shown that there is nothing. Two one-sided tests
 # (Schuirmann 1987) turn the question round: within how many points are the two shown to be alike, at 5 %? It is the
-# farther end of the 90 % interval, the column `within` below.
+# farther end of the 90 % interval, the column `within` below. (`effect` is the difference without a unit: Cohen's h of
+# two shares; for nats the mean over the standard deviation of the differences.)
 
 # %% [markdown]
 # The reference is LoRA of rank 8. Before you look at the tests: many readers compare two bars and say "the intervals
@@ -262,9 +304,9 @@ overlap = [
 if overlap:
     hidden.was(
         100 * sum(overlap) / len(overlap),
-        f"That is {sum(overlap)} of {len(overlap)}. Overlapping intervals are not a test: each holds how much its own "
-        "mean would move, the"
-        " difficulty of the drawn examples included, which both methods share and which drops out of the difference.",
+        f"That is {sum(overlap)} of {len(overlap)}, and a larger study may have more. Overlapping intervals are not a "
+        "test: each holds how much its own mean would move, the difficulty of the drawn examples included, which both "
+        "methods share and which drops out of the difference.",
         digits=0,
     )
 else:
@@ -370,7 +412,7 @@ check("with so many the half-width is one point", abs((high - low) / 2 - 0.01) <
 # | source | what | here | where we deviate |
 # |---|---|---|---|
 # | [Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) | interval of a share | [`wilson`](../gpt2lib/report/statistics.py) | none (SciPy's) |
-# | [Satterthwaite 1946](https://doi.org/10.2307/3002019) | degrees of freedom of a sum of mean squares | [`crossed`](../gpt2lib/report/statistics.py) | no source of spread is let below none |
+# | [Satterthwaite 1946](https://doi.org/10.2307/3002019) | degrees of freedom of a sum of mean squares | [`crossed`](../gpt2lib/report/statistics.py) | no source of spread is let below none, nor a method's seeds below what the task's methods have together |
 # | [Schuirmann 1987](https://doi.org/10.1007/BF01068419) | two one-sided tests | [`Mean.within`](../gpt2lib/report/statistics.py) | the margin is reported, not fixed beforehand |
 # | [Holm 1979](https://www.jstor.org/stable/4615733) | step-down correction | [`comparisons`](../gpt2lib/report/statistics.py) | within each task |
 # | Fisher 1935, *The Design of Experiments*, section 21 | signs of paired differences flipped | [`permutation_p`](../gpt2lib/report/statistics.py) | 4,999 drawn patterns where there are too many |

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from itertools import pairwise
 
 import pytest
@@ -82,6 +83,11 @@ def test_the_course_map_is_what_the_notebooks_ask_for():
         for before, after in pairwise(groups):
             for name in after:
                 needs.setdefault(name, set()).update(before)
+    contents = tomllib.loads((REPOSITORY / "site" / "contents.toml").read_text(encoding="utf-8"))
+    of_site = {f"{int(name):02}": {f"{n:02}" for n in before} for name, before in contents["needs"].items()}
+    assert of_site == needs
+    routes = [[f"{n:02}" for n in route["numbers"]] for route in contents["routes"]]
+    assert routes == [re.findall(r"\d\d", text) for text in re.findall(r"\*To [^*]*\*: ([\d, \n]+)", TEXT)]
     times = dict(re.findall(r"^\| \[(\d\d)_.* \| ([a-z ]+) \|$", TEXT, re.M))
     for path in sorted((REPOSITORY / "notebooks").glob("*.py")):
         number, first = path.name[:2], path.read_text(encoding="utf-8").split("\n# %% tags", 1)[0].replace("\n# ", " ")

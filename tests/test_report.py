@@ -305,6 +305,25 @@ def test_variants_of_a_method_do_not_share_a_name():
     ]
 
 
+def test_a_name_does_not_hang_on_what_was_done_first():
+    """LoRA on all layers is planned, and its neighbour on two was done before it: that one is not plain "lora"."""
+    common = {"name": "lora", "method": "lora", "task": "sst", "base_model": "a", "part": "main", "counts": True}
+    few, every = (json.dumps({"method": "lora", "targets": targets}) for targets in (["up"], ["q", "k", "up"]))
+    runs = pd.DataFrame([common | {"parameters": few}] * 2)
+    to_come = pd.DataFrame([{"run": "x", "part": "main", "task": "sst", "parameters": every}] * 2)
+    assert set(told_apart(runs)["name"]) == {"lora"}
+    assert set(told_apart(runs, to_come)["name"]) == {"lora up"}
+
+
+def test_a_rate_at_which_a_trial_diverged_was_tried():
+    trials = [
+        {"task": "sst", "name": "lora", "part": "trials", "lr": lr, "seed": seed, "accuracy": value, "diverged": bad}
+        for lr, seed, value, bad in ((1e-3, 0, 0.4, None), (1e-3, 1, 0.5, None), (1, 0, 0.6, None), (1, 1, None, True))
+    ]
+    table = summaries.tried_rates(pd.DataFrame(trials)).set_index("lr")["value"]
+    assert table[1e-3] == pytest.approx(0.45) and np.isnan(table[1])
+
+
 def test_rates_are_scored_by_what_they_were_chosen_by():
     common = {"task": "sst", "name": "lora", "counts": False, "accuracy": 0.9}
     trials = [

@@ -5,14 +5,24 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gpt2lib.report.statistics import Mean, comparisons, crossed, interval, of_published, pairs, permutation_p, wilson
+from gpt2lib.report.statistics import (
+    Mean,
+    comparisons,
+    crossed,
+    interval,
+    of_published,
+    pairs,
+    permutation_p,
+    seeds_together,
+    wilson,
+)
 
 
-def examples_of(name, correct, run=None):
-    """Per-example rows of one run; correct: [examples]"""
+def examples_of(name, correct, seeds=2):
+    """Per-example rows of runs that answer alike; correct: [examples]"""
     ids = [f"e{i}" for i in range(len(correct))]
-    row = {"task": "sst", "name": name, "run": run or name, "seed": 0}
-    return pd.DataFrame(row | {"id": ids, "correct": correct.astype(bool)})
+    runs = [{"task": "sst", "name": name, "run": f"{name}-{seed}", "seed": seed} for seed in range(seeds)]
+    return pd.concat([pd.DataFrame(run | {"id": ids, "correct": correct.astype(bool)}) for run in runs])
 
 
 def test_with_one_seed_the_interval_is_that_of_the_share():
@@ -59,6 +69,34 @@ def test_ignoring_the_seeds_would_cover_too_little():
     assert np.mean([low <= 0 <= high for low, high in ends]) < 0.7
 
 
+def test_a_familys_errors_are_few_for_the_seeds_of_all_methods_are_looked_at_together():
+    """Nine methods that are LoRA's equals, three seeds each, whose spread counts: how often does Holm find one?"""
+    rng = np.random.default_rng(0)
+    wrong, of_one = {"alone": 0, "together": 0}, []
+    for _ in range(300):
+        runs = 0.25 * rng.standard_normal((10, 3, 1)) + 0.5 * rng.standard_normal((10, 1, 60))
+        runs = runs + 0.7 * rng.standard_normal((10, 3, 60))
+        tables = list(runs[1:] - runs[0])
+        shared = seeds_together(tables)
+        assert shared.df == pytest.approx(2 * 4 * 9 / 12)
+        for way, given in (("alone", None), ("together", shared)):
+            ps = [crossed(table, shared=given).p for table in tables]
+            wrong[way] += min(ps) < 0.05 / 9
+        of_one += [p < 0.05 for p in ps]
+    assert wrong["alone"] > 24 and wrong["together"] < 18  # 15 are 5 %
+    assert 0.02 < np.mean(of_one) < 0.055
+
+
+def test_a_method_whose_seeds_differ_more_than_the_others_keeps_its_own_spread():
+    rng = np.random.default_rng(1)
+    calm = [drawn(rng, 3, 100, 0.01, 0.3, 0.4) for _ in range(4)]
+    wild = drawn(rng, 3, 100, 0.01, 0.3, 0.4) + np.array([[-0.3], [0.0], [0.3]])
+    shared = seeds_together([*calm, wild])
+    assert crossed(wild, shared=shared).se == crossed(wild).se
+    assert all(crossed(table, shared=shared).se > crossed(table).se for table in calm)
+    assert seeds_together([wild[:1]]) is None
+
+
 def test_two_methods_are_near_as_far_as_both_one_sided_tests_say():
     mean = Mean(0.4, 0.5, 30)
     assert stats.t.sf((mean.within - 0.4) / 0.5, 30) == pytest.approx(0.05)
@@ -81,6 +119,14 @@ def test_a_real_difference_is_found_and_a_copy_is_not():
     assert result.loc["better", "difference"] == pytest.approx(100 * (better.mean() - base.mean()))
     assert result.loc["copy", "p"] == 1 and result.loc["copy", "difference"] == 0
     assert (result["p_holm"] >= result["p"]).all()
+
+
+def test_one_seed_claims_nothing():
+    rng = np.random.default_rng(5)
+    base = rng.random(800) < 0.6
+    table = pd.concat([examples_of("lora", base), examples_of("much worse", base & (rng.random(800) < 0.5), seeds=1)])
+    found = comparisons(table).iloc[0]
+    assert found["seeds"] == 1 and found["p"] < 1e-9 and found["p_holm"] == 1
 
 
 def test_what_is_planned_and_has_not_run_is_corrected_for():
@@ -107,7 +153,8 @@ def test_sonnets_are_compared_by_nats_a_token():
     for name, nats in (("lora", 4.0), ("full", 3.5)):
         for i in range(12):
             loss = (nats + 0.1 * (i % 3)) * (90 + i)
-            rows.append(dict(task="sonnets", name=name, run=name, seed=0, id=str(i), loss=loss, tokens=90 + i))
+            row = dict(task="sonnets", name=name, id=str(i), loss=loss, tokens=90 + i)
+            rows += [row | dict(run=f"{name}{seed}", seed=seed) for seed in (0, 1)]
     result = comparisons(pd.DataFrame(rows)).iloc[0]
     assert result["difference"] == pytest.approx(-0.5) and result["p"] < 0.01
 

@@ -58,7 +58,7 @@ def bspline_bases(z: Tensor, grid: int, order: int) -> Tensor:
     """The grid + order B-splines on [-1, 1], continued by `order` intervals on both sides: [...] -> [..., bases].
 
     Cox-de Boor recursion on equally spaced knots, in float32 or better. Inside [-1, 1] they sum to 1 and at most
-    order + 1 of them are not 0; far outside all are.
+    order + 1 of them are not 0; far outside all are 0.
     """
     step = 2 / grid
     z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z

@@ -37,7 +37,7 @@ def collected(study: str, results: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd
         raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; collect the study again")
     if not ((runs["part"] == "main") & runs["counts"] & runs["task"].isin(TASKS)).any():
         raise ValueError(f"{path}: no run is in the part main and of a task that the report is about")
-    runs = told_apart(runs)
+    runs = told_apart(runs, missing_runs(study, results))
     names = runs.set_index("run")["name"]
     sides = [_table(results / f"{study}-{name}") for name in ("examples.parquet", "history.csv")]
     return runs, *(table.assign(name=table["run"].map(names).fillna(table["name"])) for table in sides)
@@ -62,28 +62,35 @@ def _table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: damaged ({one_line(error)}); collect the study again") from None
 
 
-def told_apart(runs: pd.DataFrame) -> pd.DataFrame:
+def told_apart(runs: pd.DataFrame, to_come: pd.DataFrame | None = None) -> pd.DataFrame:
     """The runs, renamed where several of a task and base model have one name and differ in the layers they adapt or in
     the method's own settings: those that have not the most frequent ones are called by theirs, too: "lora up down",
-    "alpha-lora every=5"."""
+    "alpha-lora every=5". What is planned counts as well (to_come: of `missing_runs`), so that a name does not hang on
+    what was done first; of as frequent ones the most layers and the fewest settings are usual."""
     if "parameters" not in runs:  # of an older collection, which held none that differ so
         return runs
-    given = runs["parameters"].fillna("{}").map(json.loads)
-    adapts = runs["method"].map(lambda name: name in METHODS and "targets" in METHODS[name].settings)
-    own = pd.DataFrame(
-        {
-            "targets": given.map(lambda p: " ".join(p.get("targets", []))).where(adapts, ""),
-            "settings": given.map(lambda p: " ".join(p.get("settings", []))),
-        }
-    )
+    own = _own(runs["parameters"].fillna("{}").map(json.loads), runs["method"])
     names = runs["name"].copy()
     main = (runs["part"] == "main") & runs["counts"]
-    for (task, name), group in runs[main].groupby(["task", "name"]):
-        of_group = own.loc[group.index]
-        counts = of_group.value_counts()
-        usual = next(kind for kind in of_group.itertuples(index=False, name=None) if counts[kind] == counts.max())
+    planned = own[main].assign(task=runs["task"], method=runs["method"])
+    if to_come is not None and len(to_come := to_come[(to_come["part"] == "main") & to_come["parameters"].notna()]):
+        given = to_come["parameters"].map(json.loads)
+        method = given.map(lambda p: p.get("method", ""))
+        planned = pd.concat([planned, _own(given, method).assign(task=to_come["task"], method=method)])
+    for (task, name, method), group in runs[main].groupby(["task", "name", "method"]):
+        kinds = planned[(planned["task"] == task) & (planned["method"] == method)][list(own)].value_counts()
+        targets, settings = max(
+            kinds.index, key=lambda kind: (kinds[kind], len(kind[0].split()), -len(kind[1].split()))
+        )
         same = (runs["task"] == task) & (runs["name"] == name) & runs["base_model"].isin(group["base_model"])
-        for column, most in zip(own, usual, strict=True):
-            differs = same & (own[column] != most)
+        for column, usual in (("targets", targets), ("settings", settings)):
+            differs = same & (own[column] != usual)
             names[differs] += " " + own.loc[differs, column]
     return runs.assign(name=names)
+
+
+def _own(given: pd.Series, method: pd.Series) -> pd.DataFrame:
+    """Of each run's parameters the layers that it adapts and the method's own settings, as texts."""
+    adapts = method.map(lambda name: name in METHODS and "targets" in METHODS[name].settings)
+    targets = given.map(lambda p: " ".join(p.get("targets", []))).where(adapts, "")
+    return pd.DataFrame({"targets": targets, "settings": given.map(lambda p: " ".join(p.get("settings", [])))})

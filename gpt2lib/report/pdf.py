@@ -69,12 +69,15 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
 
 def _write_names(path: Path, runs: pd.DataFrame, to_come: pd.DataFrame) -> None:
     """What the report calls tasks and methods, of each task whether its metric is better the lower it is, the settings
-    that it mentions, and in how many ways each task of the main part is to be trained."""
+    that it mentions, which method wrote in each run, and in how many ways each task of the main part is to be
+    trained."""
     tasks = {name: {"title": task.title, "metric": task.metric, "falls": task.sign < 0} for name, task in TASKS.items()}
     methods = {name: figures.title(name) for name in [*METHODS, *runs["name"].dropna().unique()]}
     settings = {"alpha_batch": AlphaLoRA().batch_alpha, "alpha_share": AlphaLoRA().share, "simulation": SIMULATION}
     content = {"tasks": tasks, "methods": methods, "settings": settings, "design": shared_design(runs)}
-    write_json(path, content | {"planned": planned_ways(runs, to_come)})
+    writing = runs[runs["counts"] & ~runs["task"].map(lambda task: task in TASKS and bool(TASKS[task].classes))]
+    written = dict(zip(writing["run"], writing["name"], strict=True))
+    write_json(path, content | {"planned": planned_ways(runs, to_come), "written": written})
 
 
 def _draw_study(

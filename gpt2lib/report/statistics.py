@@ -35,29 +35,62 @@ class Mean:
         return max(map(abs, self.interval(0.90)))
 
 
-def crossed(values: np.ndarray, weights: np.ndarray | None = None) -> Mean:
+@dataclass(frozen=True)
+class Spread:
+    """A mean square between seeds, and its degrees of freedom."""
+
+    square: float
+    df: float
+
+
+def crossed(values: np.ndarray, weights: np.ndarray | None = None, shared: Spread | None = None) -> Mean:
     """The mean over seeds and examples, for other seeds and other examples than these, both drawn at random.
 
     values: [seeds, examples], each row the same examples. weights: [examples], such as tokens for nats a token. Every
     seed meets every example, so the variance of the mean is (MS_seeds + MS_examples - MS_rest) / (seeds examples), of
     the mean squares of a two-way table, and its degrees of freedom are Satterthwaite's (1946). With one seed it says
-    nothing about the variation between seeds.
+    nothing about the variation between seeds. shared: what MS_seeds is at least, see `seeds_together`.
     """
     seeds, examples = values.shape
-    if weights is not None:  # a ratio of two sums, made linear
-        ratio = np.average(values.mean(0), weights=weights)
-        values = ratio + (values - ratio) * weights / weights.mean()
+    values = _linear(values, weights)
     mean = values.mean()
     of_seeds, of_examples = values.mean(1), values.mean(0)
     if seeds == 1:
         return Mean(float(mean), float(of_examples.std(ddof=1) / np.sqrt(examples)), examples - 1)
     rest = values - of_seeds[:, None] - of_examples + mean
-    dfs = np.array([seeds - 1, examples - 1, (seeds - 1) * (examples - 1)])
-    squares = [examples * np.square(of_seeds - mean).sum(), seeds * np.square(of_examples - mean).sum()]
-    parts = np.array([*squares, np.square(rest).sum()]) / dfs / (seeds * examples)  # mean squares, as of the mean
+    between = Spread(examples * np.var(of_seeds, ddof=1), seeds - 1)
+    if shared is not None:
+        between = Spread(max(between.square, shared.square), shared.df)
+    dfs = np.array([between.df, examples - 1, (seeds - 1) * (examples - 1)])
+    squares = [between.square, seeds * np.var(of_examples, ddof=1), np.square(rest).sum() / dfs[2]]
+    parts = np.array(squares) / (seeds * examples)  # mean squares, as of the mean
     variance = max(parts[0] + parts[1] - parts[2], parts[:2].max())  # no source of spread has less than none
     df = variance**2 / (np.square(parts) / dfs).sum() if variance else examples - 1
     return Mean(float(mean), float(np.sqrt(variance)), float(df))
+
+
+def seeds_together(tables: list[np.ndarray], weights: np.ndarray | None = None) -> Spread | None:
+    """The mean square between seeds of all comparisons with one reference; None without one of several seeds.
+
+    tables: differences from the reference, [seeds, examples] each. Three seeds say little about the spread between
+    seeds, and where many comparisons are made some look exact by luck; together they say more. All differ from the same
+    runs of the reference, so that two of the K sample variances are correlated by 1/4, and the degrees of freedom of
+    their mean are not K (seeds - 1) but 4 K (seeds - 1) / (K + 3).
+    """
+    several = [_linear(table, weights) for table in tables if len(table) > 1]
+    if not several:
+        return None
+    dfs = np.array([len(table) - 1 for table in several])
+    squares = [table.shape[1] * np.var(table.mean(1), ddof=1) for table in several]
+    return Spread(float(np.average(squares, weights=dfs)), float(4 * dfs.sum() / (len(several) + 3)))
+
+
+def _linear(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Values whose plain mean is the weighted one: a ratio of two sums, made linear."""
+    if weights is None:
+        return values
+    ratio = np.average(values.mean(0), weights=weights)
+    return ratio + (values - ratio) * weights / weights.mean()
 
 
 def interval(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
@@ -104,9 +137,11 @@ def comparisons(
 
     examples: columns task, name (the method's), run, seed, id, correct or loss and tokens. Differences are of runs with
     the same seed, which see the same data in the same order. difference: of accuracies in points, or of nats a token
-    (below 0 is better), with a 95 % interval and p over seeds and examples (`crossed`); p_holm: corrected for the
-    comparisons within the task; within: how near the two are shown to be, at 5 % (`Mean.within`); seeds: pairs of
-    runs. effect: Cohen's h for accuracies, the mean over the standard deviation of the differences for nats.
+    (below 0 is better), with a 95 % interval and p over seeds and examples (`crossed`; a method's seeds are taken to
+    differ at least as much as those of the task's methods together, `seeds_together`); p_holm: corrected for the
+    comparisons within the task; within: how near the two are shown to be, at 5 % (`Mean.within`); seeds: pairs of runs.
+    One pair knows nothing of other seeds: its interval and p are of the examples alone, and its p_holm is 1. effect:
+    Cohen's h for accuracies, the mean over the standard deviation of the differences for nats.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -117,22 +152,26 @@ def comparisons(
             continue
         base = by_method.pop(reference)
         weight, factor = weights(group[group["name"] == reference]), 100 if _classes(group) else 1
-        of_task = []
+        differences = {}
         for name, table in by_method.items():
             both = table.index.intersection(base.index)
-            if both.empty:
-                continue
             d = (table.loc[both] - base.loc[both]).to_numpy()  # [seeds, examples]
             if np.isnan(d).any():
                 raise ValueError(
                     f"{task}: runs of {name} and {reference} are not of the same examples; collect them again"
                 )
-            found = crossed(d, weight)
+            if len(both):
+                differences[name] = d
+        together = seeds_together(list(differences.values()), weight)
+        of_task = []
+        for name, d in differences.items():
+            found = crossed(d, weight, together)
             low, high = found.interval()
-            row = {"task": task, "method": name, "seeds": len(both), "difference": factor * found.value}
+            row = {"task": task, "method": name, "seeds": len(d), "difference": factor * found.value}
             row |= {"low": factor * low, "high": factor * high, "p": found.p, "within": factor * found.within}
             if _classes(group):
-                shares = [np.arcsin(np.sqrt(t.loc[both].to_numpy().mean())) for t in (table, base)]
+                both = by_method[name].index.intersection(base.index)
+                shares = [np.arcsin(np.sqrt(t.loc[both].to_numpy().mean())) for t in (by_method[name], base)]
                 row["effect"] = 2 * (shares[0] - shares[1])
             else:
                 of_examples = d.mean(0)
@@ -140,7 +179,8 @@ def comparisons(
             of_task.append(row)
         if of_task:
             to_come = max(0, (planned or {}).get(task, 0) - 1 - len(of_task))
-            corrected = multipletests([row["p"] for row in of_task] + [1.0] * to_come, method="holm")[1]
+            ps = [row["p"] if row["seeds"] > 1 else 1.0 for row in of_task]
+            corrected = multipletests(ps + [1.0] * to_come, method="holm")[1]
             rows += [row | {"p_holm": p} for row, p in zip(of_task, corrected, strict=False)]
     return pd.DataFrame(rows)
 

@@ -26,8 +26,8 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
         scores, weights = statistics.scores(per_example), statistics.weights(per_example)
         low, high = statistics.interval(scores, weights)
         alone = statistics.crossed(scores.mean(0)[None], weights).se  # as if there were no other seeds
-        if not TASKS[task].classes:  # their scores are nats a token
-            low, high = np.exp([low, high])
+        # scores are nats a token, or right and wrong answers, whose share is at most all
+        low, high = np.clip([low, high], 0, 1) if TASKS[task].classes else np.exp([low, high])
         row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
         row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
         row |= {"se_examples": alone}
@@ -213,8 +213,9 @@ def expected_range(count: int) -> float:
 
 def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:
     """What was reached at each learning rate that was tried where it was chosen: columns task, name, lr, value (an
-    accuracy, the mean over the trials' seeds), and by_chance: how far apart the best and the worst of so many rates
-    would lie on average if all were equally good, by the spread between a task's seeds at one rate; NaN with one seed.
+    accuracy, the mean over the trials' seeds; NaN if one of them diverged), and by_chance: how far apart the best and
+    the worst of so many rates would lie on average if all were equally good, by what is left of a task's trials beside
+    rate and seed, which all rates share; NaN with one seed.
 
     Trials are runs of their own, and say what their rate was chosen by; in older tables they stand among the first
     seed's runs.
@@ -232,10 +233,21 @@ def tried_rates(runs: pd.DataFrame) -> pd.DataFrame:
     chosen_by = trials["accuracy"]
     if "selection_accuracy" in trials:
         chosen_by = trials["selection_accuracy"].fillna(chosen_by)
-    trials = trials.assign(value=chosen_by).dropna(subset="value")
-    of_rate = trials.groupby(["task", "name", "lr"], sort=False)["value"]
-    means = of_rate.agg(["mean", "var", "size"]).reset_index().rename(columns={"mean": "value"})
-    tried = means.groupby(["task", "name"])["lr"].transform("size")
-    error = np.sqrt((means["var"] / means["size"]).groupby(means["task"]).transform("mean"))
-    means["by_chance"] = error * tried.map(expected_range)
-    return means[tried > 1][["task", "name", "lr", "value", "by_chance"]]  # the others took another task's rate
+    diverged = trials["diverged"].fillna(False).astype(bool) if "diverged" in trials else False
+    trials = trials.assign(value=chosen_by)[chosen_by.notna() | diverged]
+    means, left = [], {}
+    for (task, name), group in trials.groupby(["task", "name"], sort=False):
+        table = group.pivot_table(index="lr", columns="seed", values="value", dropna=False)
+        means.append(table.mean(axis=1, skipna=False).rename("value").reset_index().assign(task=task, name=name))
+        whole = table.dropna().to_numpy()
+        if min(whole.shape) > 1:
+            rest = whole - whole.mean(0) - whole.mean(1, keepdims=True) + whole.mean()
+            square = np.square(rest).sum() / ((whole.shape[0] - 1) * (whole.shape[1] - 1))
+            left.setdefault(task, []).append(square / whole.shape[1])
+    if not means:
+        return pd.DataFrame(columns=["task", "name", "lr", "value", "by_chance"])
+    table = pd.concat(means)
+    tried = table.groupby(["task", "name"])["lr"].transform("size")
+    error = table["task"].map(lambda task: np.sqrt(np.mean(left[task])) if task in left else np.nan)
+    table["by_chance"] = error * tried.map(expected_range)
+    return table[tried > 1][["task", "name", "lr", "value", "by_chance"]]  # the others took another task's rate

@@ -11,8 +11,9 @@ class AdamW(Optimizer):
         m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
         p = p - lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)      (Kingma and Ba 2015, end of section 2)
         p = p - lr * weight_decay * p                                     (after the update)
-    The efficient form of the bias correction leaves eps uncorrected, so it weighs a little more in the first steps
-    than in torch.optim.AdamW. correct_bias=False drops the two corrections, as BERT did.
+    The efficient form of the bias correction leaves eps uncorrected, so it weighs more in the first steps than in
+    torch.optim.AdamW: 1 / sqrt(1 - b2) times as much in the very first. correct_bias=False drops the two corrections,
+    as BERT did.
     Raises ValueError for hyper-parameters out of range and, at the first step, for a sparse gradient.
     """
 
