@@ -107,6 +107,15 @@ def test_a_study_without_sonnets_or_with_one_is_reported_on(copy, sonnets):
     build(copy)
 
 
+def test_a_report_needs_no_results_but_its_own(copy):
+    """As `make demo` builds it: nothing measured, nothing probed, no other study."""
+    for path in (copy / "report" / "results").iterdir():
+        if not path.name.startswith("mini"):
+            path.unlink()
+    document, _ = build(copy)
+    assert document.startswith(b"%PDF")
+
+
 def test_missing_tables_and_columns_are_one_clear_error(copy):
     results = copy / "report" / "results"
     with pytest.raises(FileNotFoundError, match=r"there is no .*nothing\.csv; run"):
