@@ -152,26 +152,26 @@ def comparisons(
             continue
         base = by_method.pop(reference)
         weight, factor = weights(group[group["name"] == reference]), 100 if _classes(group) else 1
-        differences = {}
+        paired = {}  # [seeds, examples] of each method and of the reference
         for name, table in by_method.items():
             both = table.index.intersection(base.index)
-            d = (table.loc[both] - base.loc[both]).to_numpy()  # [seeds, examples]
-            if np.isnan(d).any():
+            pair = [side.to_numpy() for side in table.loc[both].align(base.loc[both])]
+            if np.isnan(pair).any():
                 raise ValueError(
                     f"{task}: runs of {name} and {reference} are not of the same examples; collect them again"
                 )
             if len(both):
-                differences[name] = d
-        together = seeds_together(list(differences.values()), weight)
+                paired[name] = pair
+        together = seeds_together([own - others for own, others in paired.values()], weight)
         of_task = []
-        for name, d in differences.items():
+        for name, (own, others) in paired.items():
+            d = own - others
             found = crossed(d, weight, together)
             low, high = found.interval()
             row = {"task": task, "method": name, "seeds": len(d), "difference": factor * found.value}
             row |= {"low": factor * low, "high": factor * high, "p": found.p, "within": factor * found.within}
             if _classes(group):
-                both = by_method[name].index.intersection(base.index)
-                shares = [np.arcsin(np.sqrt(t.loc[both].to_numpy().mean())) for t in (by_method[name], base)]
+                shares = [np.arcsin(np.sqrt(side.mean())) for side in (own, others)]
                 row["effect"] = 2 * (shares[0] - shares[1])
             else:
                 of_examples = d.mean(0)
