@@ -104,6 +104,31 @@ def test_a_study_done_on_two_machines_is_one(study, tmp_path, first):
         assert (results / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("candidates", "beyond", "tried", "best"),  # the best is the one that is nearest to a half
+    [
+        ("[0.05, 0.1, 0.2]", 9, {0.05, 0.1, 0.2, 0.4, 0.8}, 0.4),
+        ("[1.2, 2.4]", 9, {0.3, 0.6, 1.2, 2.4}, 0.6),
+        ("[0.05, 0.1, 0.2]", 1, {0.05, 0.1, 0.2, 0.4}, 0.4),
+        ("[0.2, 0.1]", 0, {0.1, 0.2}, 0.2),
+        ("[0.25, 0.5, 1.0]", 9, {0.25, 0.5, 1.0}, 0.5),
+        ("[0.4, 0.4001]", 9, {0.4, 0.4001}, 0.4001),  # the next one, rounded, was tried
+    ],
+)
+def test_trials_go_on_beyond_the_end_that_is_best(study, tmp_path, candidates, beyond, tried, best):
+    path = study(f"tune_beyond = {beyond}\n" + TUNED.replace("[0.25, 0.75, 0.125]", candidates))
+    batch, errors = run(path, tmp_path, Processes(2))
+    table = pd.read_csv(batch.collect(tmp_path / "results"))
+    trials, runs = table[table["part"] == "trials"], table[table["part"] != "trials"]
+    asked = trials["parameters"].map(lambda text: json.loads(text)["share"])
+    # both groups share the trials, of two seeds for each of two modes; no run was done with a value that lost later
+    assert not errors and len(trials) == len(tried) * 2 * 2 and set(asked) == tried
+    assert set((runs["accuracy"] + runs["seed"] / 100).round(6)) == {best}
+    assert not (batch.folder / ".replaced").exists() and not (tmp_path / "results" / "trial-missing.csv").exists()
+    there = Study(path, tmp_path / "there", collected=tmp_path / "results")  # knows from the tables what was tried
+    assert not there.missing() and {r.name for r in there.runs} == set(table["run"])
+
+
 def test_one_value_more_costs_its_trials_alone_unless_it_is_better(study, tmp_path):
     batch, _ = run(study(TUNED), tmp_path)
     batch.collect(tmp_path / "results")
@@ -409,6 +434,11 @@ def test_a_killed_study_goes_on_and_two_at_once_are_refused(study, tmp_path):
         ('[[runs]]\nnotebook = "one"\ntune = { share = 5 }\n', "tune.share must be a list"),
         ('[[runs]]\nnotebook = "one"\ntune = { seed = [1, 2] }\n', r"\['seed'\] cannot be tuned"),
         ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5], number = [1] }\n', "tune takes one parameter"),
+        ('tune_beyond = -1\n[[runs]]\nnotebook = "one"\n', "tune_beyond must be an integer of at least 0, not -1"),
+        (
+            'tune_beyond = 2\n[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\n',
+            "tune_beyond needs two numbers above 0 in tune.share",
+        ),
         ('[[runs]]\nnotebook = "one"\ntune_seeds = [1]\n', "tune_seeds and trial_parameters are for the trials"),
         ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\ntune_seeds = [1, 1]\n', "must be different seeds"),
         ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\ntune_seeds = ["a"]\n', "seed = 'a' is not a int"),

@@ -3,8 +3,11 @@
 import hashlib
 import itertools
 import json
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gpt2lib.common.checks import check_name, shown
@@ -30,7 +33,8 @@ class Run:
     """One notebook and its parameters; `name` is that of its folder.
 
     tuned: the parameter that trials choose, "" if none, and which one trials try. trials: the value that each of them
-    tries, by name; none for a trial itself.
+    tries, by name; none for a trial itself. try_also: makes the trials of one more value; most: how many values may be
+    tried.
     """
 
     name: str
@@ -39,6 +43,8 @@ class Run:
     part: str = "main"
     tuned: str = ""
     trials: dict[str, object] = field(default_factory=dict)
+    try_also: Callable[[object], list["Run"]] | None = field(default=None, compare=False, repr=False)
+    most: int = 0
 
     @property
     def reads(self) -> set[str]:
@@ -51,11 +57,20 @@ class Run:
         """The names of the runs that must be done before it: whose files it reads, or that try values for it."""
         return self.reads | set(self.trials)
 
+    def beyond(self, best) -> object | None:
+        """The value to try next if the best so far is the first or the last of those tried, as far beyond it as its
+        neighbour lies on the other side; None if it lies between others, or as many were tried as may be."""
+        values = sorted(set(self.trials.values()))
+        if len(values) >= self.most or best not in (values[0], values[-1]):
+            return None
+        value = float(f"{best * best / (values[1] if best == values[0] else values[-2]):.3g}")
+        return value if 0 < value < math.inf and value not in values else None
+
 
 class Group:
-    """One [[runs]] entry of a study's file."""
+    """One [[runs]] entry of a study's file. beyond: how many values may be tried in addition to those of `tune`."""
 
-    def __init__(self, content: dict, defaults: dict, folder: Path, where: str):
+    def __init__(self, content: dict, defaults: dict, folder: Path, where: str, beyond: int = 0):
         if "notebook" not in content or set(content) - set(KEYS):
             raise ValueError(
                 f"{where}: give notebook, and optionally others of {sorted(KEYS)}; not {shown(sorted(content))}"
@@ -68,7 +83,7 @@ class Group:
             check_name(f"{where}: name", content["name"])
         if content.get("part") == TRIALS:
             raise ValueError(f"{where}: part {TRIALS!r} is for the trials of tune")
-        self.where, self.content = where, content
+        self.where, self.content, self.beyond = where, content, beyond
         self.notebook = folder / f"{content['notebook']}.ipynb"
         if not self.notebook.is_file():
             raise ValueError(f"{where}: there is no notebook {self.notebook}")
@@ -91,6 +106,11 @@ class Group:
         first = self.grid.get("seed", [self.shared.get("seed", 0)])[:1]
         self.seeds = self.content.get("tune_seeds", first)
         trials = self.tune and not self.elsewhere
+        for parameter, values in self.tune.items() if trials and self.beyond else ():
+            if len(set(map(repr, values))) < 2 or not all(isinstance(value, float) and value > 0 for value in values):
+                raise ValueError(
+                    f"{self.where}: tune_beyond needs two numbers above 0 in tune.{parameter}, not {shown(values)}"
+                )
         if not trials and ({"tune_seeds", "trial_parameters"} & set(self.content)):
             raise ValueError(f"{self.where}: tune_seeds and trial_parameters are for the trials of a list in tune")
         if not self.seeds or len({repr(seed) for seed in self.seeds}) < len(self.seeds):
@@ -108,18 +128,21 @@ class Group:
             return [self.run(chosen) for chosen in combinations]
         ((tuned, candidates),) = self.tune.items()
         if self.elsewhere:
-            return [self.run(chosen, tuned, self.trials_elsewhere(earlier, tuned, chosen)) for chosen in combinations]
+            return [self.run(chosen, **self.tuning_elsewhere(earlier, tuned, chosen)) for chosen in combinations]
         trials: dict[str, Run] = {}
         runs = []
         for chosen in combinations:
             group = {key: value for key, value in chosen.items() if key != "seed"}
-            mine = [self.trial(group, tuned, value, seed) for value in candidates for seed in self.seeds]
-            trials |= {run.name: run for run in mine}
-            runs.append(self.run(chosen, tuned, {run.name: run.parameters[tuned] for run in mine}))
+            try_also = partial(self.trials, group, tuned)
+            mine = {run.name: run for value in candidates for run in try_also(value)}
+            trials |= mine
+            values = {run.name: run.parameters[tuned] for run in mine.values()}
+            most = len(set(values.values())) + self.beyond if self.beyond else 0
+            runs.append(self.run(chosen, tuned=tuned, trials=values, try_also=try_also, most=most))
         return [run for run in trials.values() if run not in earlier] + runs
 
-    def trials_elsewhere(self, earlier: list[Run], tuned: str, chosen: dict) -> dict:
-        """The trials of an earlier group on another task that had the same method, base model and size."""
+    def tuning_elsewhere(self, earlier: list[Run], tuned: str, chosen: dict) -> dict:
+        """How an earlier group tunes the same method, base model and size on another task."""
 
         def key(parameters: dict) -> list:
             return [parameters.get(name) for name in ("task", *SAME)]
@@ -127,23 +150,27 @@ class Group:
         wanted = key(self.shared | chosen | {"task": self.elsewhere})
         for run in earlier:
             if run.tuned == tuned and run.trials and key(run.parameters) == wanted:
-                return run.trials
+                return {name: getattr(run, name) for name in ("tuned", "trials", "try_also", "most")}
         raise ValueError(
             f"{self.where}: tune.{tuned} = {shown(self.elsewhere)}, but no earlier group tries values of {tuned} on "
             f"that task with the same {', '.join(SAME)} as {chosen}"
         )
 
-    def run(self, chosen: dict, tuned: str = "", trials: dict | None = None) -> Run:
+    def run(self, chosen: dict, tuned: str = "", **tuning) -> Run:
         parameters = checked(self.shared | chosen, self.notebook, self.where)
         parameters.pop(tuned, None)
         name = self.content.get("name") or self.name([*chosen.values()], parameters, tuned)
-        return Run(name, self.notebook, parameters, self.content.get("part", "main"), tuned, trials or {})
+        return Run(name, self.notebook, parameters, self.content.get("part", "main"), tuned, **tuning)
 
-    def trial(self, chosen: dict, tuned: str, value, seed) -> Run:
-        parameters = self.shared | chosen | self.different | {tuned: value, "seed": seed}
-        parameters = checked(parameters, self.notebook, self.where)
-        name = self.name(["trial", *chosen.values(), value, seed], parameters, "")
-        return Run(name, self.notebook, parameters, TRIALS, tuned)
+    def trials(self, chosen: dict, tuned: str, value) -> list[Run]:
+        """One for each of `tune_seeds`."""
+        runs = []
+        for seed in self.seeds:
+            parameters = self.shared | chosen | self.different | {tuned: value, "seed": seed}
+            parameters = checked(parameters, self.notebook, self.where)
+            name = self.name(["trial", *chosen.values(), value, seed], parameters, "")
+            runs.append(Run(name, self.notebook, parameters, TRIALS, tuned))
+        return runs
 
     def name(self, chosen: list, parameters: dict, tuned: str) -> str:
         """What tells it apart from its group's other runs, and six digits that tell it apart from all others. It stays

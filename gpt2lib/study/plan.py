@@ -2,6 +2,7 @@
 
 A study is a TOML file:
 
+    tune_beyond = 3                 # optional, see below
     [defaults]                      # parameters for every notebook that has them
     [[runs]]
     notebook = "07_sentiment"       # in the folder above the study's file
@@ -16,12 +17,14 @@ A study is a TOML file:
 
 A value's trials are runs of their own, one for each of `tune_seeds`, in the part "trials"; the value with the best mean
 of what these runs chose their weights by wins, among equal ones that with the lower loss. Groups may share trials.
+Where the best is the first or the last that was tried, the next beyond it is tried, too, as far away as its neighbour
+on the other side (0.001, 0.002, 0.004, then 0.008): at most `tune_beyond` values more, while an end is the best.
 """
 
 import tomllib
 from pathlib import Path
 
-from gpt2lib.common.checks import check_name, one_line, shown
+from gpt2lib.common.checks import check_count, check_name, naming, one_line, shown
 from gpt2lib.data.load import TASKS
 from gpt2lib.study.group import Group, Run, plain_name
 from gpt2lib.study.notebook import default_values
@@ -40,16 +43,18 @@ def plan(path: str | Path) -> list[Run]:
         study = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
-    if unknown := set(study) - {"defaults", "runs"}:
-        raise ValueError(f"{path}: unknown table {shown(sorted(unknown))}; possible: defaults, runs")
-    defaults, groups = study.get("defaults", {}), study.get("runs", [])
+    if unknown := set(study) - {"defaults", "runs", "tune_beyond"}:
+        raise ValueError(f"{path}: unknown table {shown(sorted(unknown))}; possible: tune_beyond, defaults, runs")
+    defaults, groups, beyond = study.get("defaults", {}), study.get("runs", []), study.get("tune_beyond", 0)
+    with naming(path):
+        check_count("tune_beyond", beyond, at_least=0)
     if not isinstance(defaults, dict):
         raise ValueError(f"{path}: defaults must be a table, not {shown(defaults)}")
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise ValueError(f"{path}: runs must be written as [[runs]], one for each group")
     runs, used = [], set()
     for number, content in enumerate(groups, start=1):
-        group = Group(content, defaults, path.resolve().parent.parent, f"{path}, group {number}")
+        group = Group(content, defaults, path.resolve().parent.parent, f"{path}, group {number}", beyond)
         runs += group.runs(runs)
         used |= set(defaults) & set(group.known)
     if not runs:

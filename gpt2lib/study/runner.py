@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -43,17 +44,23 @@ class Study:
         """rehearse: two updates of every kind of run instead, see `plan.rehearsal`. collected: a folder of tables; runs
         whose rows are there with the same parameters count as done."""
         self.name = Path(path).stem + "-rehearsal" * rehearse
-        self.runs = rehearsal(plan(path)) if rehearse else plan(path)
-        self.by_name = {run.name: run for run in self.runs}
+        self.planned = rehearsal(plan(path)) if rehearse else plan(path)
         self.folder = Path(folder) / self.name
         self.collected = rows.read_table(Path(collected) / f"{self.name}.csv", self.name) if collected else {}
         self.look()
 
     def look(self) -> None:
-        """Read the records of all runs that have one here."""
+        """Read the records of all runs that have one here, and plan what these trials ask for."""
         self.here: dict[str, Record] = {}
         self.damaged: dict[str, str] = {}
-        for run in self.runs:
+        self.runs, self.by_name = [], {}
+        self._add(0, self.planned)
+        self._go_on()
+
+    def _add(self, at: int, runs: list[Run]) -> None:
+        self.runs[at:at] = runs
+        for run in runs:
+            self.by_name[run.name] = run
             try:
                 if (record := rows.read_run(self.folder / run.name)) is not None:
                     self.here[run.name] = record
@@ -61,6 +68,20 @@ class Study:
                     self.damaged[run.name] = f"{self.folder / run.name} exists but holds no result.json; move it away"
             except (ValueError, OSError) as error:
                 self.damaged[run.name] = f"{error}; move the folder away to do the run again"
+
+    def _go_on(self) -> bool:
+        """Plan the trials beyond those whose best value is the first or the last of them, see `Run.beyond`; whether
+        there are such."""
+        found = False
+        for run in list(self.runs):
+            while run.most and (best := self.best(run)) is not None and (value := run.beyond(best)) is not None:
+                trials = run.try_also(value)
+                at = self.runs.index(run)
+                run = replace(run, trials=run.trials | {trial.name: value for trial in trials})
+                self.runs[at] = self.by_name[run.name] = run
+                self._add(at, [trial for trial in trials if trial.name not in self.by_name])
+                found = True
+        return found
 
     def done(self, run: Run | str) -> bool:
         return self.record(run) is not None
@@ -93,10 +114,13 @@ class Study:
         of them diverged."""
         if not run.trials:
             return run.parameters
+        best = self.best(run)
+        return None if best is None else run.parameters | {run.tuned: best}
+
+    def best(self, run: Run):
+        """The best of the values that its trials tried; None while one of them is missing, or if all diverged."""
         tried = [(value, self.record(name)) for name, value in run.trials.items()]
-        if any(record is None for _, record in tried) or (value := rows.best_value(tried)) is None:
-            return None
-        return run.parameters | {run.tuned: value}
+        return None if any(record is None for _, record in tried) else rows.best_value(tried)
 
     def run(self, engine, say=print) -> dict[str, str]:
         """Do what is missing on an engine (see `engines`); returns the error of every run that failed, by name.
@@ -169,6 +193,8 @@ class Study:
                         left = len(waiting) + len(running)
                         how = "diverged" if self.here[name].row.get("diverged") else "done"
                         board.say(f"{how:7} {name} in {time.monotonic() - began:.0f} s; {left} left")
+                        if run.part == TRIALS and self._go_on():
+                            waiting[:] = [r for r in self.missing() if r.name not in running and r.name not in errors]
         finally:
             for _, job, _ in running.values():  # only after an interrupt or an error of our own
                 job.stop()
