@@ -117,7 +117,7 @@ def test_a_study_done_on_two_machines_is_one(study, tmp_path, first):
 )
 def test_trials_go_on_beyond_the_end_that_is_best(study, tmp_path, candidates, beyond, tried, best):
     path = study(f"tune_beyond = {beyond}\n" + TUNED.replace("[0.25, 0.75, 0.125]", candidates))
-    batch, errors = run(path, tmp_path, Processes(2))
+    batch, errors = run(path, tmp_path)
     table = pd.read_csv(batch.collect(tmp_path / "results"))
     trials, runs = table[table["part"] == "trials"], table[table["part"] != "trials"]
     asked = trials["parameters"].map(lambda text: json.loads(text)["share"])
@@ -127,6 +127,38 @@ def test_trials_go_on_beyond_the_end_that_is_best(study, tmp_path, candidates, b
     assert not (batch.folder / ".replaced").exists() and not (tmp_path / "results" / "trial-missing.csv").exists()
     there = Study(path, tmp_path / "there", collected=tmp_path / "results")  # knows from the tables what was tried
     assert not there.missing() and {r.name for r in there.runs} == set(table["run"])
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_trials_go_on_in_whatever_order_runs_read_each_other(study, tmp_path, first):
+    own = '[[runs]]\nnotebook = "one"\nname = "{}"\ntune = {{ share = [0.05, 0.1] }}\n'
+    own += 'trial_parameters = {{ select = "held-out" }}\nparameters = {{ base = "{}" }}\n'
+    groups = {"a": own.format("a", ""), "b": own.format("b", "run:a/model")}
+    path = study("tune_beyond = 9\n" + groups.pop(first) + "".join(groups.values()))
+    batch, errors = run(path, tmp_path)
+    assert not errors and {batch.parameters(batch.by_name[name])["share"] for name in "ab"} == {0.4}
+    again = Study(path, tmp_path / "runs")
+    assert not again.missing() and len(again.runs) == len(batch.runs) == 2 + 2 * 5
+
+
+def test_what_cannot_be_tried_ends_the_search(study, tmp_path):
+    path = study("""
+tune_beyond = 9
+[[runs]]
+notebook = "one"
+grid = { seed = [0] }
+tune = { number = [1, 2] }
+[[runs]]
+notebook = "one"
+parameters = { mode = "fine" }
+tune = { share = [5e307, 1e308] }
+[[runs]]
+notebook = "one"
+parameters = { number = 2 }
+tune = { share = [0.5] }
+""")
+    batch, errors = run(path, tmp_path)
+    assert not errors and len(batch.runs) == 3 + 3 + 2
 
 
 def test_one_value_more_costs_its_trials_alone_unless_it_is_better(study, tmp_path):
@@ -435,10 +467,6 @@ def test_a_killed_study_goes_on_and_two_at_once_are_refused(study, tmp_path):
         ('[[runs]]\nnotebook = "one"\ntune = { seed = [1, 2] }\n', r"\['seed'\] cannot be tuned"),
         ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5], number = [1] }\n', "tune takes one parameter"),
         ('tune_beyond = -1\n[[runs]]\nnotebook = "one"\n', "tune_beyond must be an integer of at least 0, not -1"),
-        (
-            'tune_beyond = 2\n[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\n',
-            "tune_beyond needs two numbers above 0 in tune.share",
-        ),
         ('[[runs]]\nnotebook = "one"\ntune_seeds = [1]\n', "tune_seeds and trial_parameters are for the trials"),
         ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\ntune_seeds = [1, 1]\n', "must be different seeds"),
         ('[[runs]]\nnotebook = "one"\ntune = { share = [0.5] }\ntune_seeds = ["a"]\n', "seed = 'a' is not a int"),

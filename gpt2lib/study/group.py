@@ -61,14 +61,14 @@ class Run:
         """The value to try next if the best so far is the first or the last of those tried, as far beyond it as its
         neighbour lies on the other side; None if it lies between others, or as many were tried as may be."""
         values = sorted(set(self.trials.values()))
-        if len(values) >= self.most or best not in (values[0], values[-1]):
+        if not 1 < len(values) < self.most or best not in (values[0], values[-1]):
             return None
         value = float(f"{best * best / (values[1] if best == values[0] else values[-2]):.3g}")
         return value if 0 < value < math.inf and value not in values else None
 
 
 class Group:
-    """One [[runs]] entry of a study's file. beyond: how many values may be tried in addition to those of `tune`."""
+    """One [[runs]] entry of a study's file. beyond: how many numbers may be tried beyond those of `tune`."""
 
     def __init__(self, content: dict, defaults: dict, folder: Path, where: str, beyond: int = 0):
         if "notebook" not in content or set(content) - set(KEYS):
@@ -106,11 +106,6 @@ class Group:
         first = self.grid.get("seed", [self.shared.get("seed", 0)])[:1]
         self.seeds = self.content.get("tune_seeds", first)
         trials = self.tune and not self.elsewhere
-        for parameter, values in self.tune.items() if trials and self.beyond else ():
-            if len(set(map(repr, values))) < 2 or not all(isinstance(value, float) and value > 0 for value in values):
-                raise ValueError(
-                    f"{self.where}: tune_beyond needs two numbers above 0 in tune.{parameter}, not {shown(values)}"
-                )
         if not trials and ({"tune_seeds", "trial_parameters"} & set(self.content)):
             raise ValueError(f"{self.where}: tune_seeds and trial_parameters are for the trials of a list in tune")
         if not self.seeds or len({repr(seed) for seed in self.seeds}) < len(self.seeds):
@@ -137,7 +132,8 @@ class Group:
             mine = {run.name: run for value in candidates for run in try_also(value)}
             trials |= mine
             values = {run.name: run.parameters[tuned] for run in mine.values()}
-            most = len(set(values.values())) + self.beyond if self.beyond else 0
+            numbers = all(isinstance(value, float) and value > 0 for value in values.values())
+            most = len(set(values.values())) + self.beyond if numbers and self.beyond else 0
             runs.append(self.run(chosen, tuned=tuned, trials=values, try_also=try_also, most=most))
         return [run for run in trials.values() if run not in earlier] + runs
 

@@ -18,7 +18,8 @@ A study is a TOML file:
 A value's trials are runs of their own, one for each of `tune_seeds`, in the part "trials"; the value with the best mean
 of what these runs chose their weights by wins, among equal ones that with the lower loss. Groups may share trials.
 Where the best is the first or the last that was tried, the next beyond it is tried, too, as far away as its neighbour
-on the other side (0.001, 0.002, 0.004, then 0.008): at most `tune_beyond` values more, while an end is the best.
+on the other side (0.001, 0.002, 0.004, then 0.008): of real numbers above 0, and at most `tune_beyond` values more. The
+plan grows by these trials as results come in.
 """
 
 import tomllib

@@ -72,15 +72,21 @@ class Study:
     def _go_on(self) -> bool:
         """Plan the trials beyond those whose best value is the first or the last of them, see `Run.beyond`; whether
         there are such."""
-        found = False
-        for run in list(self.runs):
-            while run.most and (best := self.best(run)) is not None and (value := run.beyond(best)) is not None:
-                trials = run.try_also(value)
+        found, again = False, True
+        while again:  # a run may read one that stands behind it in the file
+            again = False
+            for run in list(self.runs):
+                if not run.most or (best := self.best(run)) is None or (value := run.beyond(best)) is None:
+                    continue
+                try:
+                    trials = run.try_also(value)
+                except ValueError:  # such as a share beyond 1
+                    continue
                 at = self.runs.index(run)
-                run = replace(run, trials=run.trials | {trial.name: value for trial in trials})
-                self.runs[at] = self.by_name[run.name] = run
+                grown = replace(run, trials=run.trials | {trial.name: value for trial in trials})
+                self.runs[at] = self.by_name[run.name] = grown
                 self._add(at, [trial for trial in trials if trial.name not in self.by_name])
-                found = True
+                found = again = True
         return found
 
     def done(self, run: Run | str) -> bool:
