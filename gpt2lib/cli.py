@@ -70,10 +70,10 @@ def study(
     else:
         click.get_current_context().obj["resumes"] = True
         errors = batch.run(Ray(jobs, address) if engine == "ray" else Processes(jobs), click.echo)
-    if not rehearse and (collect_only or batch.here):
-        click.echo(f"collected into {batch.collect(results, force)}")
     for name, error in errors.items():
         click.echo(f"failed: {name}: {error}", err=True)
+    if not rehearse and (collect_only or batch.here):
+        click.echo(f"collected into {batch.collect(results, force)}")
     if errors:
         sys.exit(1)
 

@@ -48,7 +48,7 @@ runs, examples, history = collected(study, folder)
 to_come = missing_runs(study, folder)
 print(
     "runs of the main part that are planned and not done:",
-    dict(to_come[to_come["part"] == "main"]["task"].value_counts()),
+    to_come[to_come["part"] == "main"]["task"].value_counts().to_dict(),
 )
 sonnets = json.loads((folder / f"{study}-sonnets.json").read_text(encoding="utf-8"))
 runs = runs[(runs["part"] == "main") & runs["counts"] & (runs["task"] != "pretraining")]
