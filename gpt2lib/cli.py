@@ -24,7 +24,7 @@ def cli(state, debug):
 @click.argument("study", metavar="FILE")
 @click.option("--runs", default="runs", show_default=True, help="Folder that holds one folder a study.")
 @click.option("--results", default="report/results", show_default=True, help="Where the collected tables go.")
-@click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core, or one on a GPU].")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core, up to eight; one on a GPU].")
 @click.option(
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where the runs happen."
 )
@@ -121,16 +121,16 @@ def report(study, results, figures, source, output):
 @click.argument("tasks", nargs=-1)
 def data(source, tasks):
     """Find, read and check the data of TASKS (all four by default), and count it."""
-    from gpt2lib.data.load import TASKS, load_task
+    from gpt2lib.data.load import COURSE_TASKS, load_task
 
-    for task in tasks or TASKS:
+    for task in tasks or COURSE_TASKS:
         load_task(task, source)
 
 
 @cli.command()
 @click.argument("predictions")
 @click.argument("labels")
-@click.option("--write", is_flag=True, help="Keep the accuracies, in report/results/STUDY-scores.csv.")
+@click.option("--write", is_flag=True, help="Keep the accuracies, in STUDY-scores.csv beside them.")
 def score(predictions, labels, write):
     """Score a study's test predictions against a table of true labels.
 
@@ -189,7 +189,7 @@ def predict(task, texts, file, output, batch_size, adapter, base):
         raise click.UsageError(f"there is no folder {Path(output).resolve().parent} for --output")
     if file not in (None, "-") and not Path(file).exists():
         raise FileNotFoundError(f"there is no file {file}")
-    pairs = getattr(TASKS.get(task), "pairs", False)
+    pairs = task in TASKS and TASKS[task].pairs
     if file:
         with click.open_file(file, encoding="utf-8-sig") as stream:
             try:

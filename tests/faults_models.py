@@ -10,7 +10,7 @@ from faults import Net
 from hypothesis import strategies as st
 
 from gpt2lib import GPT2Config, LlamaConfig, theory
-from gpt2lib.adapters import METHODS, adapter_parameters, attach, load, merge, save
+from gpt2lib.adapters import SPECIFICATIONS, adapter_parameters, attach, load, merge, save
 from gpt2lib.data import Encoded
 from gpt2lib.model.generate import generate
 from gpt2lib.tasks import Encoder
@@ -71,7 +71,7 @@ def settings(net: Net) -> None:
         method, name, value = given
 
         def call() -> None:
-            model = attach(random_model(family="llama"), METHODS[method](**{name: value}))
+            model = attach(random_model(family="llama"), SPECIFICATIONS[method](**{name: value}))
             with torch.no_grad():
                 for p in adapter_parameters(model).values():
                     p.add_(0.01)
@@ -81,7 +81,7 @@ def settings(net: Net) -> None:
 
         net.attempt("settings", f"{method} {name}={value!r}", call, names=plain(name))
 
-    places = [(name, field.name) for name, spec in METHODS.items() for field in fields(spec)]
+    places = [(name, field.name) for name, spec in SPECIFICATIONS.items() for field in fields(spec)]
     net.draw(150, st.tuples(st.sampled_from(places), st.sampled_from(STRANGE)).map(lambda p: (*p[0], p[1])), adapted)
 
     def trained(given: tuple) -> None:
@@ -150,7 +150,7 @@ def matrix(net: Net) -> None:
     """Adapters, families, precisions, devices: the forward pass is finite, gradients reach the adapter, what is saved
     loads to the same bits, a merged model computes what the adapted one did, and generates."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    cells = [(m, f, d, on) for m in METHODS for f in FAMILIES for d in DTYPES for on in devices]
+    cells = [(m, f, d, on) for m in SPECIFICATIONS for f in FAMILIES for d in DTYPES for on in devices]
     wanted = net.part(len(cells))
     with tempfile.TemporaryDirectory() as folder:
         for number, (method, family, dtype, device) in enumerate(cells[:: max(1, len(cells) // wanted)]):
@@ -171,9 +171,9 @@ def cell(method: str, family: str, dtype: torch.dtype, device: str, order: str, 
     model = random_model(family=family).to(device)
     torch.manual_seed(0)
     if order.startswith("cast"):
-        attach(model.to(dtype), METHODS[method]())
+        attach(model.to(dtype), SPECIFICATIONS[method]())
     else:
-        attach(model, METHODS[method]()).to(dtype)
+        attach(model, SPECIFICATIONS[method]()).to(dtype)
     tolerance = {torch.float16: 0.05, torch.bfloat16: 0.3}.get(dtype, 1e-4)
     plain = base.to(dtype)(ids).double()
     assert (model(ids).double() - plain).abs().max() <= tolerance, "an adapter changes nothing when it is attached"

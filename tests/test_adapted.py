@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from gpt2lib import adapters, cli
+from gpt2lib import cli
 from gpt2lib.adapters import LoRA, adapter_parameters
 from gpt2lib.data import Batch, Encoded, load_task
 from gpt2lib.model.base import load_base
@@ -220,7 +220,7 @@ def test_what_comes_with_the_package_can_be_used(folder):
         adapted = load_adapted(folder.name)
     except FileNotFoundError as error:  # the base is a package of its own
         pytest.skip(str(error))
-    assert adapters.attached_spec(adapted.model.body).method == "lora"
+    assert adapted.model.body.adapter.method == "lora"
     clear = {
         "sst": (["a gorgeous, witty, seductive movie", "a dull, stupid, badly acted mess"], ("positive", "negative")),
         "cfimdb": (

@@ -1,5 +1,6 @@
 """What every adapter must do, as one list of properties over one list of specifications."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from gpt2lib import AdamW, GPT2Config
 from gpt2lib.adapters import (
-    METHODS,
+    SPECIFICATIONS,
     AlphaLoRA,
     GraphLoRA,
     KANLoRA,
@@ -25,12 +26,15 @@ from gpt2lib.adapters import (
     load,
     merge,
     save,
+    to_peft,
     trained_count,
 )
 from gpt2lib.adapters.krona import factor_shapes
 from gpt2lib.model.attention import KVCache
 from gpt2lib.model.base import random_model as new_model
 from gpt2lib.model.config import PUBLISHED
+from gpt2lib.tasks.adapted import save_adapted
+from gpt2lib.training.objectives import LanguageModel
 
 ALL = ("q", "k", "v", "o", "up", "down")
 SPECS = [
@@ -93,7 +97,7 @@ def outputs(model, ids=IDS, mask=None):
 
 
 def test_every_method_is_tested():
-    assert {spec.method for spec in SPECS} == set(METHODS)
+    assert {spec.method for spec in SPECS} == set(SPECIFICATIONS)
 
 
 def test_identity_at_first_and_an_effect_when_randomised(model, spec):
@@ -140,10 +144,10 @@ def test_trained_parameters_equal_the_formula(model, spec):
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SPECIFICATIONS)
 def test_all_published_sizes(size, method):
     """The published width and heads, one block of it: identity, count, and one trained step of every parameter."""
-    config, spec = replace(PUBLISHED[size], n_layer=1, vocab_size=61, n_positions=16), METHODS[method]()
+    config, spec = replace(PUBLISHED[size], n_layer=1, vocab_size=61, n_positions=16), SPECIFICATIONS[method]()
     model = new_model(config).eval()
     before = outputs(model)
     attach(model, spec)
@@ -284,6 +288,36 @@ def test_saved_and_loaded_in_turn(model, spec, tmp_path):
         detach(model)
     for seed in (1, 2, 1):  # an attached adapter gives way
         assert torch.equal(outputs(load(model, tmp_path / str(seed)).eval()), expected[seed])
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path, monkeypatch):
+    """A disk that is full after the first of two files: what was saved there before stays, as a whole."""
+    writers = {
+        "adapter": lambda model, folder: save(model, folder),
+        "peft": lambda model, folder: to_peft(model, folder),
+        "run": lambda model, folder: save_adapted(folder, "sonnets", LanguageModel(model), "mine", 9),
+        "base": lambda model, folder: merge(model).save_pretrained(folder),
+    }
+    for name, write in writers.items():
+        write(attach(random_model(), LoRA(alpha=16)), tmp_path / name)
+
+    def contents():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before, whole, calls = contents(), os.replace, []
+
+    def full(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        whole(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    for name, write in writers.items():
+        calls.clear()
+        with pytest.raises(OSError, match="No space left"):
+            write(attach(random_model(seed=1), LoRA(rank=2, alpha=1)), tmp_path / name)
+        assert len(calls) == 2 and contents() == before
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,13 +2,14 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, random_model
 
 from gpt2lib import GPT2, AdamW, GPT2Config, adapters, cli
 from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach, from_peft, load, merge, save, to_peft
-from gpt2lib.data import Example, load_task, pretraining
+from gpt2lib.data import Batch, Encoded, Example, load_task, pretraining
 from gpt2lib.model.base import load_base, load_tokenizer
 from gpt2lib.model.generate import generate
 from gpt2lib.tasks import METHODS, Encoder, method_named, paraphrase_prompt
@@ -87,6 +88,30 @@ CASES = {
     "folder": (lambda model: GPT2.from_pretrained("./nowhere"), "there is no folder"),
     "base": (lambda model: load_base("untrained:./nowhere"), "there is no folder"),
     "too long": (lambda model: model(torch.zeros(1, 60, dtype=torch.long)), "60 tokens are more than .*n_positions=48"),
+    "one text": (
+        lambda model: model(ROW[0]),
+        r"input_ids must be \[batch, seq\], not \[3\]; a single text is ids\[None\]",
+    ),
+    "one prompt": (lambda model: generate(model, ROW[0]), r"input_ids must be \[batch, seq\], not \[3\]"),
+    "token": (lambda model: model(ids([1, 61])), "input_ids must be 0 to 60, and position_ids 0 to 47"),
+    "position": (
+        lambda model: model(ROW, position_ids=ROW + 45),
+        "input_ids must be 0 to 60, and position_ids 0 to 47",
+    ),
+    "from nowhere": (lambda model: model(ROW, first=1), "first=1 goes on from `hidden`"),
+    "from two blocks": (
+        lambda model: Batch.of([Encoded([1]), Encoded([2], hidden=np.zeros((1, 32), np.float32), first=2)]),
+        "goes on from the same block in all its examples",
+    ),
+    "no such field": (
+        lambda model: GPT2.from_pretrained("gpt2-mini", dropout=0.1),
+        "has no dropout; possible: .*attn_pdrop",
+    ),
+    "another shape": (
+        lambda model: GPT2.from_pretrained("gpt2-mini", n_layer=2),
+        "no model with .*'n_layer': 2.*depth=",
+    ),
+    "no file": (lambda model: load_base("models/x.gguf"), "there is no file models/x.gguf"),
     "mask": (lambda model: model(ROW, torch.ones(1, 2)), r"attention_mask is \[1, 2\], expected \[1, 3\]"),
     "empty row": (lambda model: generate(model, ROW, torch.zeros(1, 3)), "at least one real token in every row"),
     "new tokens": (lambda model: generate(model, ROW, max_new_tokens=-1), "must be an integer of at least 0"),
@@ -101,7 +126,7 @@ CASES = {
     "no targets": (lambda model: LoRA(targets=()), "targets="),
     "shape": (lambda model: attach(model, KronA(shape=(5, 5))), "does not divide a layer of shape"),
     "shape and budget": (lambda model: KronA(shape=(4, 4), budget=9), "not both"),
-    "share": (lambda model: AlphaLoRA(share=1.0), "need lr_alpha >= 0 and 0 <= share < 1"),
+    "share": (lambda model: AlphaLoRA(share=1.0), r"^share must be in \[0, 1\)"),
     "heads": (lambda model: GraphLoRA(graph_rank=8, heads=3), "heads=3 does not divide graph_rank=8"),
     "threshold": (lambda model: GraphLoRA(top_k=None, threshold=2.0), r"a cosine, in \[-1, 1\]"),
     "spline rank": (lambda model: attach(model, KANLoRA(kan_rank=33)), "kan_rank=33 is above the width"),
@@ -115,6 +140,11 @@ CASES = {
     "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
     "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
     "budget": (lambda model: method_named("lora", model.config, -5), "budget must be an integer of at least 0, not -5"),
+    "no shape to size it on": (lambda model: method_named("lora", None, 100), "give its config, too"),
+    "far from the budget": (
+        lambda model: method_named("graph-lora", model.config, 100),
+        "graph-lora of 100 parameters: the nearest that this model has trains [0-9]{4}",
+    ),
     "a list of the wrong kind": (
         lambda model: LoRA(targets=[1]),
         r"targets must be a tuple \(a text, ...\), not \[1\]",
@@ -133,6 +163,11 @@ CASES = {
     ),
     "no data": (lambda model: fit(model, [], []), "training needs examples: 0 to train on"),
     "epochs": (lambda model: TrainingSettings(epochs=0), "epochs must be an integer of at least 1"),
+    "warmup": (lambda model: TrainingSettings(warmup=2.0), "^warmup must be a number from 0 to 1, not 2.0$"),
+    "norm": (
+        lambda model: TrainingSettings(max_grad_norm=0.0),
+        "^max_grad_norm must be above 0 and at most inf, not 0.0$",
+    ),
     "precision": (lambda model: TrainingSettings(precision="fp8"), "precision must be 'float32' or 'bf16'"),
     "corpus": (lambda model: pretraining.corpus("nowhere"), "no .txt or .txt.xz file in nowhere"),
     "no text": (lambda model: pretraining.pack([[]], 0, 8, 1, 0), "there is no text to pack"),

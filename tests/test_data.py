@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from gpt2lib.data import HASHES, TASKS, find_file, load_task, tokenize
+from gpt2lib.data import COURSE_TASKS, HASHES, find_file, load_task, tokenize
 from gpt2lib.data.glue import GLUE
 from gpt2lib.model.base import load_tokenizer
 
@@ -25,13 +25,13 @@ def test_the_courses_files(real_data, task, counts, capsys):
         assert all(len(example.text.splitlines()) == 3 for example in data.test)
         assert data.dev[0].id == "132" and data.dev[0].text.startswith("Thine eyes I love, and they, as pitying me,")
     else:
-        assert {example.label for example in data.train} == set(range(data.classes))
+        assert {example.label for example in data.train} == set(range(len(data.class_names)))
         assert all(example.text == example.text.strip() for example in data.train)
     if task == "quora":  # odd quoting: doubled quotes inside quoted fields
         assert any(example.text.startswith('"In Breaking Bad') for example in data.test)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", COURSE_TASKS)
 def test_toy_data_is_seeded_balanced_and_called_toy(task, toy_folder, tmp_path):
     from gpt2lib.data import toy
 
@@ -41,9 +41,9 @@ def test_toy_data_is_seeded_balanced_and_called_toy(task, toy_folder, tmp_path):
     assert all(file.read_bytes() == (again / file.name).read_bytes() for file in toy_folder.iterdir())
     texts = {(e.text, e.pair) for e in data.train}
     assert not any((e.text, e.pair) in texts for e in [*data.dev, *data.test])
-    if data.classes:
+    if data.class_names:
         labels = [e.label for e in data.train]
-        assert min(labels.count(label) for label in range(data.classes)) > 0.03 * len(labels)
+        assert min(labels.count(label) for label in range(len(data.class_names))) > 0.03 * len(labels)
 
 
 def test_where_files_are_looked_for(toy_folder, tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_glues_own_files(tmp_path, name):
         ('A "quote.', "B." if pairs else None),
         ("C.", "D." if pairs else None),
     ]
-    assert {e.label for e in data.train} == {0, 1} and data.classes == 2 and len(data.test) == 0
+    assert {e.label for e in data.train} == {0, 1} and len(data.class_names) == 2 and len(data.test) == 0
     lines = GLUE_FILES[name].splitlines()
     (folder / "dev.tsv").write_text(
         "\n".join([*lines, lines[-1].replace("0\t", "7\t", 1).replace("not_", "un").replace("C.\t0", "C.\t7")])

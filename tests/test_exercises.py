@@ -8,7 +8,7 @@ import jupytext
 import pytest
 from conftest import REPOSITORY
 
-from gpt2lib.adapters import METHODS
+from gpt2lib.adapters import SPECIFICATIONS
 from gpt2lib.course import exercises
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
@@ -18,10 +18,10 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.py"))
 def nothing_known_and_nothing_left(monkeypatch):
     """No answers of earlier tests; and a method that a notebook registers is gone when its test ends."""
     monkeypatch.setattr(exercises, "_known", {})
-    before = dict(METHODS)
+    before = dict(SPECIFICATIONS)
     yield
-    METHODS.clear()
-    METHODS.update(before)
+    SPECIFICATIONS.clear()
+    SPECIFICATIONS.update(before)
 
 
 def tags(cell) -> list[str]:

@@ -152,7 +152,7 @@ def test_a_conversion_that_was_killed_begins_again(cache, tmp_path, monkeypatch)
         patch.setattr(gguf_file, "convert", killed)
         with pytest.raises(KeyboardInterrupt):
             load_model(path)
-    left = next((cache / "models").glob("*.lock")).with_suffix(".partial")
+    left = next((cache / "models").glob("*.lock")).with_suffix(".1a2b3c4d.partial")
     left.mkdir()  # what a killed process could not tidy up
     (left / "model.safetensors").write_bytes(b"half")
     load_model(path)

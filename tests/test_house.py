@@ -41,6 +41,11 @@ def test_imports_point_one_way(path):
     )
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_is_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
 def test_little_stands_at_the_top():
     assert {path.name for path in PACKAGE.glob("*.py")} <= {"__init__.py", "cli.py", "theory.py"}
     for folder in {path.parent for path in FILES} - {PACKAGE}:

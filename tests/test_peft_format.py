@@ -8,7 +8,7 @@ from conftest import FAMILIES, random_model
 from safetensors.torch import load_file, save_file
 from test_adapters import randomised
 
-from gpt2lib.adapters import KronA, LoRA, attach, attached_spec, detach, from_peft, to_peft
+from gpt2lib.adapters import KronA, LoRA, attach, detach, from_peft, to_peft
 
 peft = pytest.importorskip("peft")
 IDS = torch.randint(0, 61, (3, 11), generator=torch.Generator().manual_seed(0))
@@ -45,7 +45,7 @@ def test_ours_in_peft_and_back(family, tmp_path, targets, rank_stabilised, layer
     with torch.no_grad():
         assert (theirs(IDS).logits - expected).abs().max() < 1e-4
     from_peft(ours, tmp_path / "adapter")  # in place of the one attached
-    assert attached_spec(ours) == spec
+    assert ours.adapter == spec
     assert (logits(ours) - expected).abs().max() < 1e-4
 
 
@@ -86,7 +86,25 @@ def test_pefts_here(family, tmp_path, settings, trained):
     from_peft(ours, tmp_path / "adapter").eval()
     assert (logits(ours) - expected).abs().max() < 1e-4
     if "layers_to_transform" in settings:
-        assert attached_spec(ours).layers == (1, 2)
+        assert ours.adapter.layers == (1, 2)
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal", "pissa", "pissa_niter_2", "olora", "mica"])
+def test_a_start_is_read_right_or_refused(tmp_path, start):
+    """Some of peft's initialisations take what A and B begin with off the base: their tensors alone are not enough."""
+    ours, theirs = pair("llama", tmp_path)
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(target_modules=["q_proj"], r=4, init_lora_weights=start))
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            if "lora_" in name:
+                p += torch.randn_like(p) / 4
+        expected = theirs.eval()(IDS).logits
+    theirs.save_pretrained(tmp_path / "adapter")
+    if start in ("pissa", "pissa_niter_2", "olora", "mica"):
+        with pytest.raises(ValueError, match=f"init_lora_weights='{start}' is not supported"):
+            from_peft(ours, tmp_path / "adapter")
+    else:
+        assert (logits(from_peft(ours, tmp_path / "adapter").eval()) - expected).abs().max() < 1e-4
 
 
 def test_peft_cannot_attach_lokr_to_gpt2(tmp_path):
@@ -115,6 +133,7 @@ def test_refusals(model, tmp_path):
         ({"use_dora": True}, "use_dora=True is not supported"),
         ({"bias": "all"}, "bias='all'"),
         ({"target_parameters": ["experts"]}, "target_parameters"),
+        ({"of_next_year": {"rank": 2}}, "of_next_year={'rank': 2} is not supported"),
         ({"r": 0}, "r=0"),
         ({"lora_alpha": "much"}, "lora_alpha='much', which is no number"),
         ({"alpha_pattern": {"c_attn": None}}, "c_attn=None"),
@@ -128,7 +147,7 @@ def test_refusals(model, tmp_path):
         (tmp_path / "adapter_config.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"adapter_config\.json.*not JSON|peft_type"):
             from_peft(model, tmp_path)
-    assert attached_spec(model) is None
+    assert model.adapter is None
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="not LoRA on a layer of a Llama's blocks"):
         from_peft(random_model(family="llama"), tmp_path)
@@ -150,5 +169,5 @@ def test_a_failure_leaves_the_adapter_that_was_attached(model, tmp_path):
     expected = logits(model)
     with pytest.raises(ValueError, match="is for a layer of shape"):
         from_peft(model, tmp_path)
-    assert attached_spec(model) == LoRA(targets=("up",))
+    assert model.adapter == LoRA(targets=("up",))
     assert torch.equal(logits(model), expected)

@@ -198,7 +198,12 @@ def test_states_of_one_model_text_or_precision_are_never_taken_for_another():
     assert np.array_equal(states(again, rows), first)
     with torch.no_grad():  # the same model object, changed in place
         again.blocks[0].ln_1.weight *= 2
-    assert not np.array_equal(states(again, rows), first)
+    changed = states(again, rows)
+    assert not np.array_equal(changed, first)
+    for exchanged in (again.blocks[0].attn.q.weight, again.blocks[1].mlp.up.bias, again.wte.weight):
+        exchanged.data.copy_(exchanged.data.flip(0))  # which torch does not count
+        assert not np.array_equal(states(again, rows), changed)
+        changed = states(again, rows)
 
 
 def test_what_hooks_change_is_not_kept(cache):
@@ -252,9 +257,10 @@ def test_how_many_blocks_are_frozen():
     assert frozen_blocks(model.requires_grad_(False)) == 4
 
 
-def test_what_is_kept_does_not_drop_out():
+@pytest.mark.parametrize("adapter", [ADAPTERS[0], KANLoRA(refresh=1, layers=TOP)], ids=lambda spec: spec.method)
+def test_what_is_kept_does_not_drop_out(adapter):
     """Frozen blocks below what is trained are in evaluation mode, kept or not, so that both are the same training."""
-    model = Classifier(body(ADAPTERS[0], resid_pdrop=0.5, embd_pdrop=0.5), LinearHead(32, 2).double())
+    model = Classifier(body(adapter, resid_pdrop=0.5, embd_pdrop=0.5), LinearHead(32, 2).double())
     modes = []
 
     class Watch(Hook):
@@ -263,3 +269,7 @@ def test_what_is_kept_does_not_drop_out():
 
     fit(model, examples(8), examples(8), TrainingSettings(epochs=1, batch_size=8), quiet=True, hooks=[Watch()])
     assert modes == [[False, False, False, True, True]]
+    for mode in (True, False):
+        model.train(mode)
+        evaluate(model, examples(4))  # between steps of a loop of one's own, say
+        assert {module.training for module in model.modules()} == {mode}

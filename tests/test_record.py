@@ -19,13 +19,13 @@ from gpt2lib import adapters
 from gpt2lib.adapters import LoRA
 from gpt2lib.common import machine
 from gpt2lib.common.whole import write_tensors
-from gpt2lib.data import TASKS, load_task, pretraining, read_sonnets
+from gpt2lib.data import COURSE_TASKS, load_task, pretraining, read_sonnets
 from gpt2lib.study.record import write_run, write_tables
 from gpt2lib.tasks import Encoder, prepare, read_submission, sonnet_prompt
 from gpt2lib.training import TrainingSettings, evaluate, fit
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", COURSE_TASKS)
 @pytest.mark.parametrize("method", ["last-linear", "full", LoRA(rank=2)], ids=["last-linear", "full", "lora"])
 def test_a_run_leaves_a_whole_record(task, method, tmp_path):
     data = load_task(task, "toy", quiet=True)
@@ -68,7 +68,7 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
 
     if isinstance(method, LoRA):  # the saved adapter and head are the trained model
         adapters.load(body, out / "adapter")
-        again = type(model)(body, model.head) if data.classes else type(model)(body)
+        again = type(model)(body, model.head) if data.class_names else type(model)(body)
         assert evaluate(again, dev)[0] == pytest.approx(metrics)
     if (out / "head.safetensors").is_file():
         head = load_file(out / "head.safetensors")

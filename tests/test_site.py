@@ -160,3 +160,34 @@ def test_links_to_pages_that_are_not_there_yet_leave_their_words(tmp_path):
     page.write_text(f"{kept}; [`fit`](gpt2lib/training/trainer.py), [later](notebooks/14_alpha_theory.ipynb)")
     make_site.unlink_absent(page, tmp_path)
     assert page.read_text() == f"{kept}; `fit`, later"
+
+
+ALSO = {  # what a term is called where it is met
+    "Base model": "base",
+    "Causal mask": "causal",
+    "Classification head": "classif",
+    "Confidence interval": "interval",
+    "Cosine similarity": "cosine",
+    "Gradient checkpointing": "checkpointed",
+    "KV cache": "cache",
+    "Multi-head attention": "heads",
+    "Overfitting": "overfit",
+    "p-value": "two-sided $p$",
+    "Spectrum": "singular values",
+    "Target layers": "targets",
+    "Task mixture": "mixture",
+    "Tied weights": "tied",
+    "Transformer block": "block",
+}
+
+
+def test_the_glossary_names_notebooks_in_which_its_words_are_met():
+    def plain(text):  # without what comments, hyphens and capitals change
+        return re.sub(r"[\s_#-]+", "", text.lower())
+
+    for entry in (REPOSITORY / "site" / "glossary.md").read_text().split("\n## ")[1:]:
+        title, _, body = entry.partition("\n")
+        words = [*re.split(r" \(|\)|, ", title), ALSO.get(title, title)]
+        for name in re.findall(r"notebooks/(\w+)\.ipynb", body):
+            text = plain((REPOSITORY / "notebooks" / f"{name}.py").read_text())
+            assert any(plain(word) in text for word in words if word), f"{title} is not met in {name}"

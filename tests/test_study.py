@@ -15,6 +15,7 @@ from conftest import Inline, run
 
 from gpt2lib import cli
 from gpt2lib.study.engines import Processes
+from gpt2lib.study.group import Group
 from gpt2lib.study.notebook import notebook_parameters
 from gpt2lib.study.plan import plan, rehearsal
 from gpt2lib.study.runner import Study
@@ -159,6 +160,20 @@ tune = { share = [0.5] }
 """)
     batch, errors = run(path, tmp_path)
     assert not errors and len(batch.runs) == 3 + 3 + 2
+
+
+def test_a_value_that_a_notebook_refuses_ends_the_search(study, tmp_path, monkeypatch):
+    trials = Group.trials
+
+    def refusing(self, chosen, tuned, value):  # as a dropout of 1.2 is
+        if value > 0.3:
+            raise ValueError(f"{tuned} = {value}")
+        return trials(self, chosen, tuned, value)
+
+    monkeypatch.setattr(Group, "trials", refusing)
+    batch, errors = run(study("tune_beyond = 9\n" + TUNED.replace("[0.25, 0.75, 0.125]", "[0.05, 0.1]")), tmp_path)
+    assert not errors and {batch.parameters(r)["share"] for r in batch.runs if r.trials} == {0.2}  # and not 0.4
+    assert not Study(tmp_path / "notebooks" / "studies" / "trial.toml", tmp_path / "runs").missing()
 
 
 def test_one_value_more_costs_its_trials_alone_unless_it_is_better(study, tmp_path):

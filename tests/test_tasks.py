@@ -8,7 +8,7 @@ from conftest import random_model
 
 from gpt2lib.adapters import LoRA
 from gpt2lib.data import (
-    TASKS,
+    COURSE_TASKS,
     Batch,
     Encoded,
     Example,
@@ -61,15 +61,15 @@ def test_the_last_real_token_is_read_whatever_the_padding(task, tokenizer):
 
 
 def test_every_task_with_data_has_a_record_and_they_agree_on_its_classes():
-    assert set(records.TASKS) == {*TASKS, *GLUE}
-    for task in TASKS:
+    assert set(records.TASKS) == {*COURSE_TASKS, *GLUE}
+    for task in COURSE_TASKS:
         assert records.TASKS[task].classes == load_task(task, "toy", quiet=True).class_names
     metrics = {name: (task.metric, task.sign) for name, task in records.TASKS.items()}
     assert metrics.pop("sonnets") == ("perplexity", -1) and set(metrics.values()) == {("accuracy", 1)}
 
 
 def test_train_dev_and_test_share_one_prompt(tokenizer):
-    for task in TASKS:
+    for task in COURSE_TASKS:
         data = load_task(task, "toy", quiet=True)
         encoder = Encoder(task, tokenizer, 384)
         example = data.dev[0]
@@ -146,7 +146,7 @@ def test_the_chunked_loss_is_the_whole_loss(monkeypatch):
     assert len(whole) == 19 + 4
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", COURSE_TASKS)
 @pytest.mark.parametrize("method", ["last-linear", "full", LoRA(rank=2)], ids=str)
 def test_each_method_trains_what_it_says(task, method, tokenizer):
     _, model, _ = prepared(task, tokenizer, method)

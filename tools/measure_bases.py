@@ -32,10 +32,10 @@ def texts() -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    rows = []
+    rows, read = [], texts()
     for base in BASES:
         body, tokenizer = load_base(base)
-        for name, some in texts().items():
+        for name, some in read.items():
             row = {
                 "base": base_name(base),
                 "text": name,

@@ -6,12 +6,12 @@
     merge(model)                    # fold it into the weights: a plain model again
     load(model, "my-adapter")       # on the same base, in place of an adapter that is attached
 
-A new method is one file (a specification and its layer), one import below, which registers it in METHODS, and a record
-in `tasks.method`, by which notebooks, studies and the report know it.
+A new method is one file (a specification and its layer), one import below, which registers it in SPECIFICATIONS, and a
+record in `tasks.method`, by which notebooks, studies and the report know it.
 """
 
 from gpt2lib.adapters.alpha_lora import AlphaLoRA
-from gpt2lib.adapters.base import METHODS, Spec, adapter_parameters, attach, attached_spec, detach, merge
+from gpt2lib.adapters.base import SPECIFICATIONS, Spec, adapter_parameters, attach, detach, merge
 from gpt2lib.adapters.files import load, save
 from gpt2lib.adapters.graph_lora import GraphLoRA
 from gpt2lib.adapters.kan_lora import KANLoRA
@@ -22,7 +22,7 @@ from gpt2lib.adapters.size import of_size, trained_count
 from gpt2lib.training.hooks import Hook
 
 __all__ = [
-    "METHODS",
+    "SPECIFICATIONS",
     "AlphaLoRA",
     "GraphLoRA",
     "Hook",
@@ -33,7 +33,6 @@ __all__ = [
     "Spec",
     "adapter_parameters",
     "attach",
-    "attached_spec",
     "detach",
     "from_peft",
     "load",

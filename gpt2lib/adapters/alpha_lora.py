@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lib.adapters.lora import LoRALinear, LowRank
-from gpt2lib.common.checks import check_count, check_number
+from gpt2lib.common.checks import check_count, check_dropout, check_number
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 from gpt2lib.training.optimizer import AdamW
@@ -36,8 +36,8 @@ class AlphaLoRA(LowRank, method="alpha-lora"):
         check_number("initial", self.initial, -1e6, 1e6)
         check_count("every", self.every)
         check_count("batch_alpha", self.batch_alpha)
-        if not self.lr_alpha >= 0 or not 0 <= self.share < 1:
-            raise ValueError(f"lr_alpha={self.lr_alpha}, share={self.share}: need lr_alpha >= 0 and 0 <= share < 1")
+        check_number("lr_alpha", self.lr_alpha, 0, 1e6)
+        check_dropout("share", self.share)
 
     def layer(self, base: nn.Linear) -> "AlphaLoRALinear":
         return AlphaLoRALinear(base, self)
@@ -79,13 +79,16 @@ def row_alphas(model: Decoder) -> dict[str, nn.Parameter]:
     return {name: m.row_alpha for name, m in model.named_modules() if isinstance(m, AlphaLoRALinear)}
 
 
+BETAS = (0.9, 0.99)  # of alpha's Adam
+
+
 class AlphaUpdates(Hook):
     """Every T steps one Adam step on row_alpha alone, on a batch of its own; what that batch tells LoRA is dropped."""
 
     def __init__(self, model: Decoder, spec: AlphaLoRA, examples: list):
         self.spec, self.examples = spec, examples
         self.alphas = list(row_alphas(model).values())  # which training leaves to this hook
-        self.optimizer = AdamW(self.alphas, lr=spec.lr_alpha, betas=(0.9, 0.99))
+        self.optimizer = AdamW(self.alphas, lr=spec.lr_alpha, betas=BETAS)
 
     def parameters(self) -> list[nn.Parameter]:
         return self.alphas

@@ -17,7 +17,7 @@ from gpt2lib.common.checks import check_layers, check_types
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 
-METHODS: dict[str, type["Spec"]] = {}  # every imported specification, by its name
+SPECIFICATIONS: dict[str, type["Spec"]] = {}  # every imported specification, by its name
 TARGETS = {  # the linear layers of a block; GPT-2 has no gate
     "q": "attn.q",
     "k": "attn.k",
@@ -83,7 +83,7 @@ class Spec:
     def __init_subclass__(cls, method: str | None):
         if method is not None:  # None: a class that others share
             cls.method = method
-            METHODS[method] = cls
+            SPECIFICATIONS[method] = cls
 
     def install(self, model: Decoder) -> None:
         """Put the adapter's layers into `model`; raises ValueError, before anything is changed, if they do not fit."""
@@ -105,9 +105,9 @@ class Spec:
         """The inverse of `to_json`, for any registered method."""
         settings = json.loads(text)
         method = settings.pop("method", None)
-        if method not in METHODS:
-            raise ValueError(f"no adapter method is called {method!r}; possible: {', '.join(METHODS)}")
-        spec = METHODS[method]
+        if method not in SPECIFICATIONS:
+            raise ValueError(f"no adapter method is called {method!r}; possible: {', '.join(SPECIFICATIONS)}")
+        spec = SPECIFICATIONS[method]
         if unknown := set(settings) - {f.name for f in fields(spec)}:
             raise ValueError(
                 f"{spec.__name__} has no setting {sorted(unknown)}; it has {[f.name for f in fields(spec)]}"
@@ -153,7 +153,7 @@ def attach(model: Decoder, spec: Spec) -> Decoder:
 
     Raises ValueError if an adapter is attached already or the specification does not fit the model.
     """
-    if attached := attached_spec(model):
+    if attached := model.adapter:
         raise ValueError(f"the model already has {attached}: merge or detach it first")
     spec.install(model)
     adapter = {id(p) for p in adapter_parameters(model).values()}
@@ -173,7 +173,7 @@ def merge(model: Decoder) -> Decoder:
 
     Raises ValueError if no adapter is attached, or naming the layers that cannot be merged (nothing is changed then).
     """
-    if attached_spec(model) is None:
+    if model.adapter is None:
         raise ValueError("there is no adapter to merge")
     refusing = [name for name, layer in adapter_layers(model) if type(layer).merged is AdapterLayer.merged]
     if refusing:
@@ -184,7 +184,7 @@ def merge(model: Decoder) -> Decoder:
 @contextmanager
 def in_place_of_attached(model: Decoder) -> Iterator[None]:
     """Takes off what is attached, so that something else can be; where that fails, everything is as it was."""
-    spec, layers = attached_spec(model), adapter_layers(model)
+    spec, layers = model.adapter, adapter_layers(model)
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
     if spec:
         detach(model)

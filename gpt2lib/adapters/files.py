@@ -11,25 +11,24 @@ from gpt2lib.adapters.base import (
     adapter_parameters,
     adapter_state,
     attach,
-    attached_spec,
     in_place_of_attached,
 )
 from gpt2lib.common.checks import naming, one_line
 from gpt2lib.common.digest import digest_kept
-from gpt2lib.common.whole import read_json, read_tensors, write_json, write_tensors
+from gpt2lib.common.whole import read_json, read_tensors, write_json, write_tensors, written_together
 from gpt2lib.model.decoder import Decoder
 
 
 def save(model: Decoder, folder: str | Path) -> None:
     """Write the attached adapter. Raises ValueError if there is none."""
-    spec = attached_spec(model)
+    spec = model.adapter
     if spec is None:
         raise ValueError("there is no adapter to save")
-    folder = Path(folder)
     values = {name: p.detach().contiguous() for name, p in adapter_state(model).items()}
-    write_tensors(folder / "adapter.safetensors", values)
     content = {"spec": json.loads(spec.to_json()), "base": base_fingerprint(model)}
-    write_json(folder / "adapter.json", content)
+    with written_together(Path(folder)) as new:
+        write_tensors(new / "adapter.safetensors", values)
+        write_json(new / "adapter.json", content)
 
 
 @torch.no_grad()

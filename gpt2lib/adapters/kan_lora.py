@@ -13,6 +13,7 @@ from gpt2lib.adapters.lora import LowRank
 from gpt2lib.common.checks import check_count, check_number
 from gpt2lib.common.machine import autocast
 from gpt2lib.model.decoder import Decoder
+from gpt2lib.model.generate import evaluating
 from gpt2lib.training.hooks import Hook
 
 
@@ -125,8 +126,10 @@ class KANMLP(AdapterLayer):
 class GridFit(Hook):
     """Fit every spline layer's grid to a sample of the training set, at the first step and then every so often."""
 
-    def __init__(self, every: int, examples: int = 32, tokens: int = 2048):
-        self.every, self.examples, self.tokens = every, examples, tokens
+    examples, tokens = 32, 2048  # of the sample
+
+    def __init__(self, every: int):
+        self.every = every
 
     @torch.no_grad()
     def before_step(self, run) -> None:
@@ -143,11 +146,9 @@ class GridFit(Hook):
             )
             for layer in layers
         ]
-        was_training = run.model.training
-        run.model.eval()
-        with autocast(batch.input_ids.device, run.settings.precision):  # in which frozen matrices may be held
+        # in which frozen matrices may be held
+        with evaluating(run.model), autocast(batch.input_ids.device, run.settings.precision):
             run.model.body(batch.input_ids, hidden=batch.hidden, first=batch.first)
-        run.model.train(was_training)
         for handle in handles:
             handle.remove()
         for layer in layers:

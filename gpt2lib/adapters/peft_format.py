@@ -13,17 +13,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt2lib.adapters.base import TARGETS, attach, attached_spec, blocks_in, in_place_of_attached
+from gpt2lib.adapters.base import TARGETS, attach, blocks_in, in_place_of_attached
 from gpt2lib.adapters.lora import LoRA
 from gpt2lib.common.checks import brief, naming, shown
-from gpt2lib.common.whole import read_json, read_tensors, write_json, write_tensors
+from gpt2lib.common.whole import read_json, read_tensors, write_json, write_tensors, written_together
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.gpt2 import GPT2
+from gpt2lib.model.layouts import GPT2_LINEAR, LLAMA_BLOCK
 from gpt2lib.model.llama import Llama
 
 
+def _modules(theirs: dict[str, str]) -> dict[str, str]:
+    return {target: theirs[ours] for target, ours in TARGETS.items() if ours in theirs}
+
+
 @dataclass(frozen=True)
-class Layout:
+class Place:
     """Where transformers' model of a family has its blocks, and in a block the layer of each target."""
 
     blocks: str
@@ -32,26 +37,23 @@ class Layout:
     transposed: bool = False
 
 
-ATTENTION, FEED_FORWARD = ("q", "k", "v", "o"), ("gate", "up", "down")
-LAYOUTS = {
-    GPT2: Layout("transformer.h", {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}, "attn.c_attn", True),
-    Llama: Layout(
-        "model.layers",
-        {t: f"self_attn.{t}_proj" for t in ATTENTION} | {t: f"mlp.{t}_proj" for t in FEED_FORWARD},
-    ),
+PLACES = {
+    GPT2: Place("transformer.h", _modules(GPT2_LINEAR), "attn.c_attn", transposed=True),
+    Llama: Place("model.layers", _modules(LLAMA_BLOCK)),
 }
-# settings of peft that change what LoRA computes, and the values at which they do not
-UNSUPPORTED = {
-    "use_dora": False,
-    "bias": "none",
-    "modules_to_save": None,
-    "lora_bias": False,
-    "layer_replication": None,
-    "trainable_token_indices": None,
-    "target_parameters": None,
-    "alora_invocation_tokens": None,
-    "use_qalora": False,
-}
+# settings of peft that are read here, or change nothing of what the saved tensors compute; no other may be set
+READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "alpha_pattern", "init_lora_weights")
+DESCRIBING = ("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode")
+DESCRIBING += ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern")
+DESCRIBING += ("fan_in_fan_out", "megatron_config", "megatron_core", "runtime_config", "ensure_weight_tying")
+DESCRIBING += (
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "qalora_group_size",
+)  # of those refused
+STARTS = (True, False, "gaussian", "eva", "orthogonal")  # of A and B; others, such as "pissa", change the base as well
 
 
 def to_peft(model: Decoder, folder: str | Path) -> None:
@@ -59,15 +61,15 @@ def to_peft(model: Decoder, folder: str | Path) -> None:
 
     Raises ValueError unless a plain LoRA is attached.
     """
-    spec, layout = attached_spec(model), LAYOUTS[type(model)]
+    spec, place = model.adapter, PLACES[type(model)]
     if type(spec) is not LoRA:
         raise ValueError(f"peft's format holds a plain LoRA; attached is {spec or 'nothing'}")
-    fused = [target for target in "qkv" if target in spec.targets and layout.fused]
-    single = {target: module for target, module in layout.modules.items() if target in spec.targets}
+    fused = [target for target in "qkv" if target in spec.targets and place.fused]
+    single = {target: module for target, module in place.modules.items() if target in spec.targets}
     tensors = {}
     chosen = blocks_in(spec.layers, model.config.n_layer)
     for i in chosen:
-        block, key = model.blocks[i], f"base_model.model.{layout.blocks}.{i}"
+        block, key = model.blocks[i], f"base_model.model.{place.blocks}.{i}"
         for target, module in single.items():
             layer = block.get_submodule(TARGETS[target])
             tensors |= _named(f"{key}.{module}", layer.A, layer.B)
@@ -76,7 +78,7 @@ def to_peft(model: Decoder, folder: str | Path) -> None:
             rows = torch.block_diag(*(layer.B for layer in layers)).split(model.config.n_embd)
             none = torch.zeros_like(rows[0])  # of a target that has no LoRA
             B = torch.cat([rows[fused.index(target)] if target in fused else none for target in "qkv"])
-            tensors |= _named(f"{key}.{layout.fused}", torch.cat([layer.A for layer in layers]), B)
+            tensors |= _named(f"{key}.{place.fused}", torch.cat([layer.A for layer in layers]), B)
     n = len(fused)
     config = {
         "peft_type": "LORA",
@@ -87,16 +89,16 @@ def to_peft(model: Decoder, folder: str | Path) -> None:
         "lora_alpha": spec.alpha,
         "lora_dropout": spec.dropout,
         "use_rslora": spec.rank_stabilised,
-        "target_modules": [layout.fused] * bool(fused) + list(single.values()),
-        "rank_pattern": {layout.fused: n * spec.rank} if fused else {},
-        "alpha_pattern": {layout.fused: (math.sqrt(n) if spec.rank_stabilised else n) * spec.alpha} if fused else {},
+        "target_modules": [place.fused] * bool(fused) + list(single.values()),
+        "rank_pattern": {place.fused: n * spec.rank} if fused else {},
+        "alpha_pattern": {place.fused: (math.sqrt(n) if spec.rank_stabilised else n) * spec.alpha} if fused else {},
         "layers_to_transform": None if spec.layers is None else list(chosen),
-        "fan_in_fan_out": layout.transposed,
+        "fan_in_fan_out": place.transposed,
         "bias": "none",
     }
-    folder = Path(folder)
-    write_tensors(folder / "adapter_model.safetensors", tensors)
-    write_json(folder / "adapter_config.json", config)
+    with written_together(Path(folder)) as new:
+        write_tensors(new / "adapter_model.safetensors", tensors)
+        write_json(new / "adapter_config.json", config)
 
 
 @torch.no_grad()
@@ -111,7 +113,7 @@ def from_peft(model: Decoder, folder: str | Path) -> Decoder:
     config, tensors = _read(folder)
     with naming(folder):
         # block -> target -> A [rank, d_in] and the scaled B [d_out, rank]
-        parts = _by_target(tensors, config, folder, LAYOUTS[type(model)], model)
+        parts = _by_target(tensors, config, folder, PLACES[type(model)], model)
         targets = tuple(target for target in TARGETS if any(target in part for part in parts.values()))
         rank, first, last = max(len(a) for part in parts.values() for a, _ in part.values()), min(parts), max(parts)
         growth = rank / config["r"]
@@ -151,9 +153,16 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else config
         raise ValueError(f"{folder}: peft_type is {shown(found)}; only LORA can be loaded")
-    for key, neutral in UNSUPPORTED.items():
-        if config.get(key, neutral) != neutral:
-            raise ValueError(f"{folder}: {key}={shown(config[key])} is not supported; it must be {neutral!r}")
+    for key, value in config.items():
+        if key not in (*READ, *DESCRIBING) and value and value != "none":
+            raise ValueError(
+                f"{folder}: {brief(key)}={shown(value)} is not supported; only settings that leave plain LoRA are"
+            )
+    if (start := config.get("init_lora_weights", True)) not in STARTS:
+        raise ValueError(
+            f"{folder}: init_lora_weights={shown(start)} is not supported: it changes the base; "
+            "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...) makes a plain LoRA of some"
+        )
     config = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "use_rslora": False, "alpha_pattern": {}} | config
     config["alpha_pattern"] = config["alpha_pattern"] or {}
     numbers = {key: config[key] for key in ("r", "lora_alpha", "lora_dropout")}
@@ -177,10 +186,10 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def _by_target(
-    tensors: dict[str, Tensor], config: dict, folder: Path, layout: Layout, model: Decoder
+    tensors: dict[str, Tensor], config: dict, folder: Path, place: Place, model: Decoder
 ) -> dict[int, dict[str, tuple[Tensor, Tensor]]]:
     family, n_layer = type(model).__name__, model.config.n_layer
-    targets = {module: target for target, module in layout.modules.items()} | {layout.fused: "qkv"}
+    targets = {module: target for target, module in place.modules.items()} | {place.fused: "qkv"}
     pairs: dict[tuple[int, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         found = re.search(r"\b(?:h|layers)\.(\d+)\.([\w.]+)\.lora_([AB])\.weight$", key)
@@ -193,9 +202,9 @@ def _by_target(
             raise ValueError(f"{folder}: no place in this {family} for {module} of block {i} (n_layer={n_layer})")
         if len(pair) < 2 or any(t.dim() != 2 for t in pair.values()) or len(pair["A"]) != pair["B"].shape[1]:
             raise ValueError(f"{folder}: {module} of block {i} is not two matrices A and B that fit each other")
-        a, b = pair["A"], pair["B"] * _scaling(config, f"{layout.blocks}.{i}.{module}", len(pair["A"]))
+        a, b = pair["A"], pair["B"] * _scaling(config, f"{place.blocks}.{i}.{module}", len(pair["A"]))
         here = parts.setdefault(i, {})
-        if module == layout.fused:
+        if module == place.fused:
             thirds = dict(zip("qkv", b.chunk(3), strict=True))
             here |= {t: _without_zeros(a, third) for t, third in thirds.items() if third.any() or not b.any()}
         else:

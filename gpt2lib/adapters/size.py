@@ -30,9 +30,14 @@ def of_size(spec: Spec, parameters: int, config: Config) -> Spec:
     """The same adapter with the rank, or the Kronecker factors, that bring its trained parameters nearest to a number.
 
     Ranks and Kronecker shapes come in steps, so the number is seldom met exactly; see `trained_count`.
+    Raises ValueError where the nearest has not even half of it, or more than twice as many.
     """
     if hasattr(spec, "rank"):
         one, two = (trained_count(replace(spec, rank=rank), config) for rank in (1, 2))
-        return replace(spec, rank=max(1, 1 + round((parameters - one) / (two - one))))
-    layers = len(blocks_in(spec.layers, config.n_layer)) * len(getattr(spec, "targets", ["mlp"]))
-    return replace(spec, shape=None, budget=max(2, parameters // layers))
+        sized = replace(spec, rank=max(1, 1 + round((parameters - one) / (two - one))))
+    else:
+        layers = len(blocks_in(spec.layers, config.n_layer)) * len(getattr(spec, "targets", ["mlp"]))
+        sized = replace(spec, shape=None, budget=max(2, parameters // layers))
+    if not parameters / 2 <= (nearest := trained_count(sized, config)) <= 2 * parameters:
+        raise ValueError(f"{spec.method} of {parameters} parameters: the nearest that this model has trains {nearest}")
+    return sized

@@ -1,7 +1,8 @@
 """Ours against transformers + peft on the same work: one process, in turns, medians of the rounds' ratios.
 
-Needs peft. Every quantity is a function that returns rows for `report/results/benchmarks.csv`: quantity, ours, peer
-(what it is compared with), ratio, unit. "ours" and the peer's value are medians; a ratio above 1 is in our favour.
+Needs peft. Most quantities are functions that return rows for `report/results/benchmarks.csv`: quantity, ours, peer
+(what it is compared with), ratio, unit; others a table for a figure of its own. "ours" and the peer's value are
+medians; a ratio above 1 is in our favour.
 Memory and start-up are measured in processes of their own.
 """
 

@@ -5,15 +5,15 @@ import torch
 from gpt2lib.benchmarks.work import Work, in_turns, row
 from gpt2lib.model.base import load_model
 
+OF_STARTER = 3
+
 
 @torch.no_grad()
-def decoding(
-    work: Work, prompts: int = 15, prompt_length: int = 40, new: int = 128, of_starter: int = 3
-) -> tuple[list[dict], bool]:
+def decoding(work: Work, prompts: int = 15, prompt_length: int = 40, new: int = 128) -> tuple[list[dict], bool]:
     """All prompts at once with a cache, against transformers' generate and the course starter's loop (one prompt at a
     time, everything computed again for every token); and whether transformers' greedy text is the same.
 
-    The starter's loop writes the first `of_starter` prompts alone: it takes them singly, so its speed is that of all.
+    The starter's loop writes the first three prompts alone: it takes them singly, so its speed is that of all.
     """
     from transformers import AutoModelForCausalLM
 
@@ -24,7 +24,7 @@ def decoding(
     ids = torch.randint(0, work.config.vocab_size, (prompts, prompt_length), device=work.device)
 
     def starter():
-        for prompt in ids[:of_starter]:
+        for prompt in ids[:OF_STARTER]:
             text = prompt[None]
             for _ in range(new):
                 text = torch.cat([text, ours.logits(ours(text)[:, -1]).argmax(-1, keepdim=True)], 1)
@@ -41,5 +41,5 @@ def decoding(
         seconds = in_turns(works, work.rounds)
         rows.append(row(f"decoding, {name}", seconds, "ours", "transformers", prompts * new, "tokens/s"))
     once = in_turns({"starter": starter}, 1, warm_up=False)["starter"][0]  # takes minutes
-    seconds["course starter"] = once * prompts / len(ids[:of_starter])
+    seconds["course starter"] = once * prompts / len(ids[:OF_STARTER])
     return [*rows, row("decoding, greedy", seconds, "ours", "course starter", prompts * new, "tokens/s")], same

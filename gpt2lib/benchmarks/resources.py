@@ -18,9 +18,9 @@ from gpt2lib.adapters import LoRA
 from gpt2lib.benchmarks.peer import their_steps
 from gpt2lib.benchmarks.training import our_run, steps_of
 from gpt2lib.benchmarks.work import RANK, Work, in_turns, row
+from gpt2lib.common.machine import peak_memory_mb
 from gpt2lib.model.base import load_model, shape_of
 from gpt2lib.training.optimizer import AdamW
-from gpt2lib.training.trainer import peak_memory_mb
 
 LONGEST = 512  # tokens of the texts that memory is measured on
 

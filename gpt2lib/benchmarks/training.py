@@ -13,11 +13,11 @@ import torch
 from gpt2lib.adapters import LoRA, Spec, attach
 from gpt2lib.benchmarks.peer import Peer, their_steps
 from gpt2lib.benchmarks.work import CLASSES, RANK, Work, environment_of, in_its_own_cache, in_turns, row
-from gpt2lib.common.machine import matmul_peak, wait
+from gpt2lib.common.machine import wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
 from gpt2lib.model.base import load_model
-from gpt2lib.model.linear import linear, onednn_is_faster
+from gpt2lib.model.linear import matmul_peak, onednn_is_faster
 from gpt2lib.tasks.method import Full, Trainable
 from gpt2lib.training import Trainer, TrainingSettings, fit
 from gpt2lib.training.objectives import Classifier, LinearHead
@@ -194,13 +194,14 @@ def frozen_prefix(work: Work, layers: tuple[int, int], epochs: int = 3, size: in
 
 
 @in_its_own_cache
-def adapter_costs(work: Work, specs: dict[str, tuple[Spec, LoRA]], steps: int = 10) -> pd.DataFrame:
+def adapter_costs(work: Work, specs: dict[str, tuple[Spec, LoRA]]) -> pd.DataFrame:
     """Training with each adapter over training with a LoRA: time, and trained parameters.
 
     specs: name -> (adapter, LoRA to compare with). Texts are of one length, the median, so that every step is the same
-    work. steps: of one round, a whole period of whatever an adapter does every so many steps (alpha-LoRA's own batches
-    every 10); fitting a spline's grid, every 200 steps, is left out.
+    work. A round is a whole period of whatever an adapter does every so many steps (alpha-LoRA's own batches every 10);
+    fitting a spline's grid, every 200 steps, is left out.
     """
+    steps = 10
     length = int(statistics.median(work.lengths))
     flat = replace(work, lengths=(length,) * max(512, work.batch_size * steps), weights=str(work.folder))
     rows = {}
@@ -238,7 +239,7 @@ def growth(work: Work, sizes: tuple[int, ...]) -> pd.DataFrame:
 
 def utilisation(work: Work) -> dict[str, float]:
     """Model FLOPs of full and LoRA training a second, and their share of the fastest matrix product measured here."""
-    peak = matmul_peak(linear, work.device, torch.bfloat16 if work.precision == "bf16" else torch.float32)
+    peak = matmul_peak(work.device, torch.bfloat16 if work.precision == "bf16" else torch.float32)
     matrices = work.config.n_layer * work.config.block_parameters
     found = {"peak": peak}
     # forward 2 N, gradients of activations 2 N, of weights 2 N (LoRA has none of the last): operations a token

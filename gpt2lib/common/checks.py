@@ -57,10 +57,10 @@ def shown(value) -> str:
     return brief(repr(value))
 
 
-def brief(text: str, most: int = 80) -> str:
+def brief(text: str) -> str:
     """A text cut so that a message with it stays one clear line."""
     text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[:most]} ..."
+    return text if len(text) <= 80 else f"{text[:80]} ..."
 
 
 def check_count(name: str, value, at_least: int = 1) -> None:

@@ -1,11 +1,10 @@
-"""Facts of the machine and of this installation: where files are kept, hardware, versions, memory."""
+"""Facts of the machine and of this installation: where files are kept, hardware, versions, memory; and what hangs on
+its device: precision, waiting for it."""
 
 import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -89,22 +88,3 @@ def wait() -> None:
     """Until the GPU, if there is one, has done what it was asked to."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def matmul_peak(
-    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    device: torch.device,
-    dtype: torch.dtype,
-    sizes: tuple[int, ...] = (1024, 2048, 4096),
-) -> float:
-    """FLOP/s of the fastest product of two square matrices, by the function that computes it."""
-    peak = 0.0
-    for n in sizes:
-        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-        for _ in range(6):
-            wait()
-            began = time.perf_counter()
-            product(a, b)
-            wait()
-            peak = max(peak, 2 * n**3 / (time.perf_counter() - began))
-    return peak

@@ -37,6 +37,24 @@ def written_together(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial)
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that gets its name, `folder`, when it is whole, and is gone if filling it fails. Where another
+    process made it meanwhile, that one stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_tensors(path: Path, tensors: dict) -> None:
     """A safetensors file, whole. Raises OSError where it cannot be written, on a full disk for one."""
     from safetensors import SafetensorError

@@ -52,7 +52,9 @@ class Batch:
         labels = torch.tensor([-1 if e.label is None else e.label for e in examples])
         tasks = torch.tensor([e.task for e in examples])
         tensors = [input_ids, lengths, starts, labels, tasks]
-        if all(e.hidden is not None for e in examples):
+        if len({(e.hidden is None, e.first) for e in examples}) > 1:
+            raise ValueError("a batch goes on from the same block in all its examples; these have different ones")
+        if examples[0].hidden is not None:
             tensors.append(_padded([e.hidden for e in examples]))
         return cls(*(t.to(device, non_blocking=True) for t in tensors), first=examples[0].first)
 

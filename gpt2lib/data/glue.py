@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2lib.common.checks import brief, shown
+from gpt2lib.common.checks import shown
 from gpt2lib.data.example import Example
-from gpt2lib.data.tables import read_rows
+from gpt2lib.data.tables import places_of, read_rows
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,7 @@ def read_tsv(path: Path, task: GlueTask) -> list[Example]:
     columns = (*task.texts, task.label)
     if isinstance(task.label, str):
         header = rows[0][1] if rows else []
-        if missing := [column for column in columns if header.count(column) != 1]:
-            raise ValueError(
-                f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {brief(', '.join(header))}"
-            )
-        columns, rows = tuple(header.index(column) for column in columns), rows[1:]
+        columns, rows = tuple(places_of(columns, header, path)), rows[1:]
     examples = []
     for number, (line, row) in enumerate(rows):
         if len(row) <= max(columns):

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpt2lib.common.checks import brief, one_line, shown
+from gpt2lib.common.checks import one_line, shown
 from gpt2lib.common.machine import cache_folder
 from gpt2lib.data import glue, toy
 from gpt2lib.data.example import Example
-from gpt2lib.data.tables import check_ids, read_rows, read_text
+from gpt2lib.data.tables import check_ids, places_of, read_rows, read_text
 
 COURSE = "https://raw.githubusercontent.com/cfifty/public_cs224n_gpt/main/data/"
 TOY_SHARES = {"toy": 1.0, "toy-few": 0.02}  # of the toy data, by the name of the source
@@ -50,11 +50,6 @@ class TaskData:
     train: list[Example]
     dev: list[Example]
     test: list[Example]
-
-    @property
-    def classes(self) -> int:
-        """How many labels there are."""
-        return len(self.class_names)
 
     def sample(self, examples: int, seed: int = 0) -> "TaskData":
         """The same data with so many of the training examples, drawn by the seed; 0 keeps them all."""
@@ -102,7 +97,7 @@ TABLES = {
     "quora": Table("quora", ("id", "sentence1", "sentence2"), "is_duplicate", ("no", "yes")),
 }
 POEMS = {"sonnets": Poems(("sonnets.txt", "TRUE_sonnets_held_out_dev.txt", "sonnets_held_out.txt"))}
-TASKS = TABLES | POEMS  # the course's; `glue.GLUE` has the others
+COURSE_TASKS = TABLES | POEMS  # the course's; `glue.GLUE` has the others
 
 
 def load_task(name: str, source: str | Path | None = None, quiet: bool = False) -> TaskData:
@@ -114,10 +109,10 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
     download. GLUE lies under glue/ there; its test part is empty, for its labels are not public. Raises ValueError for
     an unknown task or a malformed file (with its line), and FileNotFoundError that says what to put where.
     """
-    if name not in (*TASKS, *glue.GLUE):
-        raise ValueError(f"no task is called {shown(name)}; possible: {', '.join((*TASKS, *glue.GLUE))}")
+    if name not in (*COURSE_TASKS, *glue.GLUE):
+        raise ValueError(f"no task is called {shown(name)}; possible: {', '.join((*COURSE_TASKS, *glue.GLUE))}")
     if source in TOY_SHARES and name in glue.GLUE:
-        raise ValueError(f"there is no toy data for {name}; toy data is made for {', '.join(TASKS)}")
+        raise ValueError(f"there is no toy data for {name}; toy data is made for {', '.join(COURSE_TASKS)}")
     if source in TOY_SHARES:
         source_name, folder = "toy", toy.write(cache_folder() / f"{source}-{toy.VERSION}", TOY_SHARES[source])
     else:
@@ -135,7 +130,7 @@ def load_task(name: str, source: str | Path | None = None, quiet: bool = False) 
             train, dev = glue.from_hub(name)
         data = TaskData(name, source_name, task.class_names, train, dev, [])
     else:
-        task = TASKS[name]
+        task = COURSE_TASKS[name]
         data = TaskData(name, source_name, task.class_names, *task.read(lambda file: find_file(file, folder)))
     if not quiet:
         print(data)
@@ -190,11 +185,7 @@ def read_table(path: Path, table: Table, labelled: bool = True) -> list[Example]
     if not rows:
         raise ValueError(f"{path}, line 1: the file is empty; expected a header with {', '.join(wanted)}")
     (_, header), *rows = rows
-    if missing := [column for column in wanted if header.count(column) != 1]:
-        raise ValueError(
-            f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {brief(', '.join(header))}"
-        )
-    where = {column: header.index(column) for column in wanted}
+    where = dict(zip(wanted, places_of(wanted, header, path), strict=True))
     examples, lines = [], []
     for line, row in rows:
         if len(row) != len(header):

@@ -26,7 +26,7 @@ def selection(data: TaskData, select: str, trial: bool = False) -> tuple[TaskDat
     return (seen if trial else data), seen
 
 
-def hold_out(examples: list[Example], share: float = SHARE) -> tuple[list[Example], list[Example]]:
+def hold_out(examples: list[Example]) -> tuple[list[Example], list[Example]]:
     """The examples that are kept and those that are held out, of every class the same share and at least one.
 
     The same examples give the same parts: every method and seed of a study is chosen on the same ones. Raises
@@ -37,6 +37,6 @@ def hold_out(examples: list[Example], share: float = SHARE) -> tuple[list[Exampl
         numbers = [i for i, example in enumerate(examples) if example.label == label]
         if len(numbers) < 2:
             raise ValueError(f"one example of class {label} is too few to hold out a part")
-        drawn |= set(rng.sample(numbers, max(1, round(share * len(numbers)))))
+        drawn |= set(rng.sample(numbers, max(1, round(SHARE * len(numbers)))))
     kept = [example for i, example in enumerate(examples) if i not in drawn]
     return kept, [example for i, example in enumerate(examples) if i in drawn]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpt2lib.common.checks import shown
+from gpt2lib.common.checks import brief, shown
 
 NOT_THERE = {"na", "n/a", "nan", "-nan", "null", "none"}  # what readers of tables take for a missing value
 
@@ -41,6 +41,15 @@ def read_rows(path: Path, separator: str = "\t", quoted: bool = True) -> list[tu
         why = "a quote is opened and not closed" if "end of data" in str(error) else error
         raise ValueError(f"{path}, line {line}: no row of a table ({why})") from None
     return rows
+
+
+def places_of(columns: Iterable[str], header: list[str], path: Path) -> list[int]:
+    """Where each of the columns stands. Raises ValueError for one that is not there, or there twice."""
+    if missing := [column for column in columns if header.count(column) != 1]:
+        raise ValueError(
+            f"{path}, line 1: no column {', '.join(missing)}, or two; the header has {brief(', '.join(header))}"
+        )
+    return [header.index(column) for column in columns]
 
 
 def check_ids(ids: Iterable[tuple[int, str]], path: Path) -> None:

@@ -8,11 +8,11 @@ import csv
 import hashlib
 import json
 import math
-import os
 import random
-import secrets
 import shutil
 from pathlib import Path
+
+from gpt2lib.common.whole import whole_folder
 
 # names the cached files, so that those of another version of this file are never taken for its own
 VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
@@ -195,17 +195,8 @@ def write(folder: Path, share: float = 1.0) -> Path:
         if _hashes(folder) == _known_hashes(folder):
             return folder
         shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")
-    partial.mkdir()
-    try:
+    with whole_folder(folder) as partial:
         _write_files(partial, share)
-        os.rename(partial, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was first; its files are the same
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

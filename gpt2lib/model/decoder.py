@@ -1,6 +1,6 @@
 """What the model families share: blocks with a residual path, run with a cache, padding, and an output layer."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gpt2lib.common.checks import shown
 from gpt2lib.model import pretrained
 from gpt2lib.model.attention import KVCache, attention_mask_of, rows_at
-from gpt2lib.model.generate import generate
+from gpt2lib.model.generate import batch_shape, generate
 from gpt2lib.model.linear import linear
 
 
@@ -73,11 +74,14 @@ class Decoder(nn.Module):
         positions; it is for batches without a mask or a cache.
         end: stop before this block, and give what it would read, without the final norm: [batch, seq, n_embd], or
         [batch, 1, n_embd] with `read`. hidden: such states of these tokens, to go on from at block `first`.
-        Raises ValueError for a mask of the wrong shape, more tokens than n_positions, or `read` with a mask or a cache.
+        Raises ValueError for ids or a mask of the wrong shape, a token that the model does not have, more tokens than
+        n_positions, `read` with a mask or a cache, or `first` without the states to go on from.
         """
         if read is not None and (attention_mask is not None or cache is not None):
             raise ValueError("read is for batches padded on the right, without attention_mask or cache")
-        batch, seq = input_ids.shape
+        if first and hidden is None:
+            raise ValueError(f"first={first} goes on from `hidden`, the states before that block; give them, too")
+        batch, seq = batch_shape(input_ids)
         past = cache.length if cache is not None else 0
         if attention_mask is not None and attention_mask.shape != (batch, past + seq):
             raise ValueError(f"attention_mask is {list(attention_mask.shape)}, expected {[batch, past + seq]}")
@@ -93,7 +97,11 @@ class Decoder(nn.Module):
         mask = attention_mask_of(attention_mask, seq, past, input_ids.device)
         rotation = self.rotation(position_ids)
 
-        x = self.embed(input_ids, position_ids) if hidden is None else hidden  # [batch, seq, n_embd]
+        try:
+            x = self.embed(input_ids, position_ids) if hidden is None else hidden  # [batch, seq, n_embd]
+        except IndexError:  # "index out of range in self"
+            size, places = self.config.vocab_size, self.config.n_positions
+            raise ValueError(f"input_ids must be 0 to {size - 1}, and position_ids 0 to {places - 1}") from None
         stop = len(self.blocks) if end is None else end
         for i in range(first, stop):
             block, last = self.blocks[i], read if i == stop - 1 else None
@@ -136,9 +144,15 @@ class Decoder(nn.Module):
         folder = pretrained.find(name, allow_pickle)
         config = cls.config_class.from_json(folder / "config.json")
         weights = pretrained.load(folder, config, allow_pickle)  # first: it refuses a shape that the file does not have
+        if unknown := set(changes) - {field.name for field in fields(config)}:
+            possible = ", ".join(field.name for field in fields(config))
+            raise ValueError(f"the configuration has no {', '.join(sorted(unknown))}; possible: {possible}")
         with torch.device("meta"):  # no memory and no time for an initialisation that is overwritten
             model = cls(replace(config, **changes))
-        model.load_state_dict(weights, strict=True, assign=True)
+        try:
+            model.load_state_dict(weights, strict=True, assign=True)
+        except RuntimeError:  # pages of names
+            raise ValueError(f"{name}: no model with {shown(changes)} fits its weights; see depth=") from None
         if depth is not None:
             model.cut(depth)
         return model.requires_grad_(True).eval()

@@ -31,7 +31,7 @@ def generate(
     on_token is called with the new token of every row, [batch], as soon as it is there, and stops decoding by True.
     Raises ValueError for an empty prompt, an impossible setting, or more tokens than n_positions.
     """
-    batch, seq = input_ids.shape
+    batch, seq = batch_shape(input_ids)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
     if mask.shape != input_ids.shape:
         raise ValueError(f"attention_mask is {list(mask.shape)}, expected {[batch, seq]}")
@@ -84,14 +84,22 @@ def generate(
     return torch.cat([input_ids, torch.stack(new, dim=1)], dim=1)
 
 
+def batch_shape(input_ids: Tensor) -> tuple[int, int]:
+    """[batch, seq]. Raises ValueError for ids of another shape."""
+    if input_ids.dim() != 2:
+        raise ValueError(f"input_ids must be [batch, seq], not {list(input_ids.shape)}; a single text is ids[None]")
+    return input_ids.shape
+
+
 @contextmanager
 def evaluating(model):
-    """Dropout off for a while; the mode is what it was afterwards, whatever happens."""
-    was_training = model.training
+    """Dropout off for a while; every module's mode is what it was afterwards, whatever happens."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
         yield model.eval()
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
 
 
 def sample(

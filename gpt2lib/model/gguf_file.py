@@ -3,7 +3,6 @@ user's cache as a folder in the transformers layout. SmolLM2-135M's comes with p
 """
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from gpt2lib.common.machine import cache_folder
-from gpt2lib.common.whole import write_json, write_tensors
+from gpt2lib.common.whole import whole_folder, write_json, write_tensors
 from gpt2lib.model.config import LlamaConfig
+from gpt2lib.model.layouts import LLAMA_BLOCK
 
 FORMAT = 1  # of what is written; another number makes it be written again
 
@@ -37,16 +37,16 @@ WHEELS = {
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
 }
-NAMES = {  # llama.cpp's -> transformers', in a block
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
+NAMES = {  # llama.cpp's -> ours, in a block
+    "attn_norm": "ln_1",
+    "attn_q": "attn.q",
+    "attn_k": "attn.k",
+    "attn_v": "attn.v",
+    "attn_output": "attn.o",
+    "ffn_norm": "ln_2",
+    "ffn_gate": "mlp.gate",
+    "ffn_up": "mlp.up",
+    "ffn_down": "mlp.down",
 }
 TABLES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 SHAPE = {  # of LlamaConfig, by its key in the file
@@ -101,13 +101,10 @@ def _written(path: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            partial = folder.with_name(f"{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            try:
+            for left in folder.parent.glob(f"{folder.name}.*.partial"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            with whole_folder(folder) as partial:
                 convert(path, partial)
-                os.replace(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -140,7 +137,6 @@ def convert(path: Path, folder: Path) -> None:
         if name.endswith("k_proj.weight"):
             weight = half_split(weight, config.n_kv_head)
         tensors[name] = weight
-    folder.mkdir(parents=True)
     config.to_json(folder / "config.json")
     write_tensors(folder / "model.safetensors", tensors)
     write_tokenizer(path, values, folder)
@@ -183,7 +179,7 @@ def their_name(path: Path, name: str) -> str:
     block, _, layer = stem.removeprefix("blk.").partition(".")
     if kind != "weight" or not stem.startswith("blk.") or not block.isdecimal() or layer not in NAMES:
         raise ValueError(f"{path}: {name} is not computed here")
-    return f"model.layers.{block}.{NAMES[layer]}.weight"
+    return f"model.layers.{block}.{LLAMA_BLOCK[NAMES[layer]]}.weight"
 
 
 def half_split(weight: Tensor, heads: int) -> Tensor:

@@ -1,12 +1,15 @@
 """The linear layer of GPT-2 and Llama, by whichever product is fast for its rows on this processor."""
 
 import platform
+import time
 from functools import cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gpt2lib.common.machine import wait
 
 FEW_ROWS = 64  # beyond, MKL takes the same time either way
 
@@ -38,6 +41,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     columns = F.pad(x.reshape(rows, -1), (0, 0, 0, -rows % 8)).T  # [d_in, rows and padding]
     y = (weight @ columns)[:, :rows].T  # [rows, d_out]
     return (y.contiguous() if bias is None else y + bias).reshape(*x.shape[:-1], -1)
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (1024, 2048, 4096)) -> float:
+    """FLOP/s of the fastest `linear` of two square matrices."""
+    peak = 0.0
+    for n in sizes:
+        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+        for _ in range(6):
+            wait()
+            began = time.perf_counter()
+            linear(a, b)
+            wait()
+            peak = max(peak, 2 * n**3 / (time.perf_counter() - began))
+    return peak
 
 
 @cache

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import read_json, read_tensors, write_tensors
+from gpt2lib.common.whole import read_json, read_tensors, write_tensors, written_together
 from gpt2lib.model import gguf_file
 from gpt2lib.model.layouts import LAYOUTS
 
@@ -33,8 +33,8 @@ def find(name: str | Path, allow_pickle: bool = False, holds: tuple[str, ...] = 
         if len(files := list(folder.glob("*.gguf"))) == 1:
             return gguf_file.converted(files[0])
         raise FileNotFoundError(f"{folder} holds no {' and no '.join(holds)}; it has: {_listing(folder)}")
-    if str(name).count("/") > 1 or str(name).startswith((".", "/", "~")):
-        raise FileNotFoundError(f"there is no folder {folder}")
+    if str(name).count("/") > 1 or str(name).startswith((".", "/", "~")) or folder.suffix == ".gguf":
+        raise FileNotFoundError(f"there is no {'file' if folder.suffix == '.gguf' else 'folder'} {folder}")
     from huggingface_hub import snapshot_download  # only needed, and only imported, for a hub name
 
     patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt"]
@@ -71,7 +71,7 @@ def load(folder: Path, config, allow_pickle: bool = False) -> dict[str, Tensor]:
 
 
 def save(model, folder: Path, dtype: torch.dtype) -> None:
-    """Write config.json and model.safetensors; the weights appear under their name only when they are whole."""
+    """Write config.json and model.safetensors; they appear under their names only when both are whole."""
     if model.adapter is not None:
         raise ValueError(
             "the model has an adapter attached: call gpt2lib.adapters.merge first, or adapters.save for it alone"
@@ -81,10 +81,9 @@ def save(model, folder: Path, dtype: torch.dtype) -> None:
     theirs = layout.theirs(state, model.config)
     if state:
         raise ValueError(f"the model has weights that {layout.name}'s layout has no place for: {sorted(state)[:5]}")
-    folder.mkdir(parents=True, exist_ok=True)
-    model.config.to_json(folder / "config.json")
-    whole = {k: v.contiguous() for k, v in theirs.items()}
-    write_tensors(folder / "model.safetensors", whole)
+    with written_together(folder) as new:
+        model.config.to_json(new / "config.json")
+        write_tensors(new / "model.safetensors", {k: v.contiguous() for k, v in theirs.items()})
 
 
 def _read(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, Tensor]]:

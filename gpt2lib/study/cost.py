@@ -7,12 +7,11 @@ from functools import cache
 import torch
 
 from gpt2lib.adapters import trained_count
-from gpt2lib.common.machine import matmul_peak
 from gpt2lib.data.load import load_task
 from gpt2lib.data.split import SHARE
 from gpt2lib.model import base
 from gpt2lib.model.config import Config
-from gpt2lib.model.linear import linear
+from gpt2lib.model.linear import matmul_peak
 from gpt2lib.study.group import Run
 from gpt2lib.study.notebook import default_values
 from gpt2lib.tasks.method import COMMON, record_of
@@ -121,6 +120,5 @@ def lengths_of(task: str, source: str, examples: int) -> tuple[list[float], list
 
 def measured_flops() -> float:
     """FLOP/s of a large matrix product on this machine, in the precision that runs here use by default."""
-    if torch.cuda.is_available():
-        return matmul_peak(linear, torch.device("cuda"), torch.bfloat16, (8192,))
-    return matmul_peak(linear, torch.device("cpu"), torch.float32, (1024,))
+    device, size = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 1024)
+    return matmul_peak(torch.device(device), torch.float32, (size,))

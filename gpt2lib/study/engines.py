@@ -24,7 +24,8 @@ PATIENCE = 20.0  # seconds that a notebook has to end when it is told to
 
 
 class Processes:
-    """This machine: one run a core, each with one thread, is the fastest on a CPU; a GPU takes one run at a time."""
+    """This machine: one run a core, up to eight that share its threads, is the fastest on a CPU; a GPU takes one run at
+    a time."""
 
     def __init__(self, jobs: int | None = None):
         import torch

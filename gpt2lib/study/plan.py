@@ -26,7 +26,7 @@ import tomllib
 from pathlib import Path
 
 from gpt2lib.common.checks import check_count, check_name, naming, one_line, shown
-from gpt2lib.data.load import TASKS
+from gpt2lib.data.load import COURSE_TASKS
 from gpt2lib.study.group import Group, Run, plain_name
 from gpt2lib.study.notebook import default_values
 from gpt2lib.study.tables import OWN
@@ -95,7 +95,7 @@ def rehearsal(runs: list[Run]) -> list[Run]:
         given = known | run.parameters
         kind = "trial" if given.get("trial") else given.get("method")  # a notebook's trials differ in nothing but that
         key = (run.notebook, kind, "" if kind == "trial" else given.get("base_model"))
-        if not {"max_steps", "task", "base_model"} <= set(known) or given["task"] not in TASKS or run.reads:
+        if not {"max_steps", "task", "base_model"} <= set(known) or given["task"] not in COURSE_TASKS or run.reads:
             continue
         parameters = run.parameters | {k: v for k, v in short.items() if k in known}
         parameters |= {"base_model": f"untrained:{given['base_model'].removeprefix('untrained:')}", "examples": 0}

@@ -44,13 +44,13 @@ def write_run(
         return
     folder = Path(folder)
     dev = encoder(data.dev, score_from_prompt=True)
-    if data.classes and data.test:  # several processes share the work; one writes
+    if data.class_names and data.test:  # several processes share the work; one writes
         test_predictions = [p for p, _ in predict(model, encoder(data.test), settings.batch_size)]
     if not processes().is_main_process:
         return
     folder.mkdir(parents=True, exist_ok=True)
     rows = {"id": [e.id for e in data.dev]}
-    if data.classes:
+    if data.class_names:
         classes = [p for p, _ in predictions]
         labels = [e.label for e in data.dev]
         rows |= {"label": labels, "prediction": classes, "loss": [loss for _, loss in predictions]}
@@ -60,14 +60,14 @@ def write_run(
     else:
         rows |= {"loss": predictions, "tokens": [model.weight(e) for e in dev]}
     if test_predictions:
-        name = "test-predictions.csv" if data.classes else "test-sonnets.txt"
+        name = "test-predictions.csv" if data.class_names else "test-sonnets.txt"
         write_submission(folder / name, data.name, data.test, test_predictions)
     write_table(folder / "examples.csv", pd.DataFrame(rows))
     write_table(folder / "history.csv", pd.DataFrame(progress.history))
     for name, content in (files or {}).items():
         write_json(folder / name, content)
     trained, head = trained_parameters(model), head_state(model)
-    if adapters.attached_spec(model.body):
+    if model.body.adapter:
         save_adapted(folder / "adapter", data.name, model, base_model, encoder.max_length)
     elif head:
         write_tensors(folder / "head.safetensors", head)

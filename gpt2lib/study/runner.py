@@ -1,22 +1,12 @@
-"""Batches of notebook runs with papermill: plan, run, resume, collect.
-
-A run works in RUNS/<study>/.work/<run>/ and, when its notebook has written result.json, is renamed to
-RUNS/<study>/<run>/; so a folder there is a whole run. A run that was killed finds its checkpoint in its working folder.
-"""
+"""Batches of notebook runs with papermill: plan, run, resume, collect. What becomes of a single run is in `work`."""
 
 import json
-import os
-import shutil
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 
-from gpt2lib.common.checks import one_line
-from gpt2lib.common.whole import read_json, write_json, write_text
 from gpt2lib.study import rows, tables
 from gpt2lib.study.board import Board
 from gpt2lib.study.engines import alive
@@ -24,15 +14,7 @@ from gpt2lib.study.group import Run
 from gpt2lib.study.notebook import default_values
 from gpt2lib.study.plan import plan, rehearsal
 from gpt2lib.study.rows import TRIALS, Record
-
-LEFTOVERS = (
-    "checkpoint.pt",
-    "progress.json",
-    "parameters.yaml",
-    "worker.txt",
-    "process.json",
-    ".lock",
-)  # of a whole run
+from gpt2lib.study.work import completed, prepared, working_folder
 
 
 class Study:
@@ -177,24 +159,23 @@ class Study:
                         if self.done(run) and (run.name in self.here or run.name not in read):
                             continue  # its trials chose again what it was done with
                         try:
-                            running[run.name] = (run, engine.start(*self._prepare(run)), time.monotonic())
+                            job = engine.start(*prepared(run, self.parameters(run), self.folder))
+                            running[run.name] = (run, job, time.monotonic())
                             board.say(f"start   {run.name}")
                         except OSError as error:
                             errors[run.name] = f"could not be started: {error}"
                             board.say(f"FAILED  {run.name}: {errors[run.name]}")
                 time.sleep(0.2)
-                board.show({name: self.folder / ".work" / name for name in running})
+                board.show({name: working_folder(self.folder, name) for name in running})
                 for name, (run, job, began) in list(running.items()):
                     if (code := job.poll()) is None:
                         continue
                     del running[name]
                     try:
-                        error = self._finish(run, code)
-                    except OSError as failed:
-                        error = f"could not be completed: {failed}"
-                    if error:
-                        errors[name] = error
-                        board.say(f"FAILED  {name}: {error}")
+                        self._complete(run, code)
+                    except (ValueError, OSError) as failed:
+                        errors[name] = f"{'could not be completed: ' * isinstance(failed, OSError)}{failed}"
+                        board.say(f"FAILED  {name}: {errors[name]}")
                     else:
                         left = len(waiting) + len(running)
                         how = "diverged" if self.here[name].row.get("diverged") else "done"
@@ -217,66 +198,11 @@ class Study:
             return f"not started: every {run.tuned} that was tried diverged"
         return None
 
-    def _prepare(self, run: Run) -> tuple[list[str], Path]:
-        """The command that executes the notebook, and the folder it works in."""
-        work = self.folder / ".work" / run.name
-        parameters = {"out": str(work.resolve())}
-        for key, value in self.parameters(run).items():
-            if isinstance(value, str) and value.startswith("run:"):
-                value = str((self.folder / value.removeprefix("run:")).resolve())
-            parameters[key] = value
-        # papermill reads YAML, to which JSON's 1e-05 is a string
-        text, file = yaml.safe_dump(parameters, sort_keys=False), work / "parameters.yaml"
-        if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
-            shutil.rmtree(work)  # its checkpoint is of other parameters
-        work.mkdir(parents=True, exist_ok=True)
-        (work / "result.json").unlink(missing_ok=True)
-        write_text(file, text)
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            str(run.notebook.resolve()),
-            str(work.resolve() / "notebook.ipynb"),
-        ]
-        command += ["-f", str(file.resolve()), "-k", "python3", "--no-progress-bar"]
-        return command, work
-
-    def _finish(self, run: Run, returncode: int) -> str | None:
-        """Complete the record and rename the folder, or say in one line what went wrong; the folder stays then."""
-        work, final = self.folder / ".work" / run.name, self.folder / run.name
-        result_path = work / "result.json"
-        parameters = default_values(run.notebook) | self.parameters(run)
-        about = {"study": self.name, "run": run.name, "part": run.part, "notebook": run.notebook.stem}
-        if returncode and run.part == TRIALS and _error_of(work) == "FloatingPointError":
-            about |= {
-                key: parameters.get(key, "") for key in ("task", "method", "base_model", "seed", "lr", "batch_size")
-            }
-            write_json(result_path, about | {"diverged": True, "sign": 1, "metric": "", "metrics": {}, "versions": {}})
-        elif returncode or not result_path.is_file():
-            lines = (work / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            last = next((line for line in reversed(lines) if line.strip()), "no output")
-            if not returncode:
-                last = f"the notebook ended without writing result.json; last output: {last}"
-            return f"{last} (see {work / 'log.txt'})"
-        try:
-            result = read_json(result_path)
-            about |= {"read": self._read(run)} if run.reads else {}
-            write_json(result_path, about | result | {"tuned": run.tuned, "parameters": parameters})
-            record = rows.read_run(work)
-        except (ValueError, TypeError) as error:
-            return f"the notebook's result.json is no record: {one_line(error)}"
-        if run.name in self.here:  # with other parameters
-            old = self.folder / ".replaced"
-            old.mkdir(exist_ok=True)
-            os.rename(final, old / f"{run.name}-{len(list(old.iterdir()))}")
-        if final.exists():
-            return f"{final} exists, made meanwhile by somebody else; move it away"
-        os.rename(work, final)
-        for leftover in LEFTOVERS:
-            (final / leftover).unlink(missing_ok=True)
-        self.here[run.name] = Record(record.row, final)
-        return None
+    def _complete(self, run: Run, returncode: int) -> None:
+        """Take a run that has ended among those that are here. Raises ValueError, in one line, for what went wrong."""
+        replaces = run.name in self.here  # with other parameters
+        given = run, self.parameters(run), self._read(run), self.folder
+        self.here[run.name] = completed(*given, returncode, replaces)
 
     def collect(self, folder: str | Path = "report/results", force: bool = False) -> Path:
         """Write the tables of all finished runs, here or in the tables of `folder`, see `tables.collect`; returns the
@@ -298,13 +224,3 @@ class Study:
             if record is not None
         ]
         return tables.collect(self.name, done, folder, missing, force)
-
-
-def _error_of(work: Path) -> str:
-    """The kind of error that ended a notebook; "" if it did not end by one."""
-    try:
-        cells = read_json(work / "notebook.ipynb")["cells"]
-        outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        return next((output["ename"] for output in outputs if output["output_type"] == "error"), "")
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpt2lib import adapters
 from gpt2lib.common.checks import brief, check_count, check_number, naming, one_line, shown
-from gpt2lib.common.whole import read_json, read_tensors, write_json, write_tensors
+from gpt2lib.common.whole import read_json, read_tensors, write_json, write_tensors, written_together
 from gpt2lib.data.batches import Encoded
 from gpt2lib.data.example import Example
 from gpt2lib.data.tokens import token_ids
@@ -36,12 +36,14 @@ def save_adapted(
     folder: str | Path, task: str, model: Classifier | LanguageModel, base_model: str, max_length: int
 ) -> None:
     """Write the adapter and the head that were trained on `base_model`, for texts of at most max_length tokens."""
-    folder = Path(folder)
-    adapters.save(model.body, folder)
-    if head := head_state(model):
-        write_tensors(folder / "head.safetensors", head)
     about = {"task": task, "base_model": base_model, "depth": model.body.config.n_layer, "max_length": max_length}
-    write_json(folder / "task.json", about)
+    with written_together(Path(folder)) as new:
+        adapters.save(model.body, new)
+        if head := head_state(model):
+            write_tensors(new / "head.safetensors", head)
+        write_json(new / "task.json", about)
+    if not head:  # an older one's
+        (Path(folder) / "head.safetensors").unlink(missing_ok=True)
 
 
 def load_adapted(task: str, folder: str | Path | None = None, base: str | None = None) -> "Adapted":
@@ -168,6 +170,8 @@ class Adapted:
         if self.classes:
             raise ValueError(f"{self.task} is predicted, not written")
         check_number("temperature", temperature, 0, 1e6)
+        check_number("top_p", top_p, 1e-9, 1)
+        check_count("seed", seed, at_least=0)
         check_number("seed", seed, 0, 2**63 - 1)
         given = verse_lines(lines)
         if not 1 <= len(given) < LINES:

@@ -16,7 +16,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from gpt2lib.common.machine import cache_folder
 from gpt2lib.common.whole import write_json
-from gpt2lib.data.load import Example, TaskData
+from gpt2lib.data.example import Example
+from gpt2lib.data.load import TaskData
 
 
 def floors(

@@ -128,6 +128,8 @@ def method_named(
         return spec
     if sized := sorted({"rank", "shape", "budget"} & set(own)):
         raise ValueError(f"{name}: {size} parameters are wanted, so {', '.join(sized)} cannot be given")
+    if config is None:
+        raise ValueError(f"{name}: how many parameters it trains hangs on the model's shape; give its config, too")
     return of_size(spec, size, config)
 
 

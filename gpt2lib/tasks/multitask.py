@@ -81,7 +81,7 @@ def labelled_by_task(parts: list[list[Encoded]]) -> list[list[Encoded]]:
 
 
 def mixture(parts: list[list[Encoded]], temperature: float = 1.0, total: int | None = None, seed: int = 0):
-    """`total` examples of all tasks (by default as many as there are): the examples of one pass through a mixture.
+    """About `total` examples of all tasks (by default as many as there are), those of one pass through a mixture.
 
     A task of n examples gets a share in proportion to n ** (1 / temperature): 1 is by size, infinity gives every task
     the same. A task that gets more than it has is repeated, each time in another order.

@@ -43,14 +43,15 @@ def bits_per_byte(body: Decoder, tokenizer, texts: Sequence[str], window: int = 
     """How many bits the model needs for a byte of the texts' UTF-8, which models of different tokenizers can be
     compared by.
 
-    Every text is read after an end-of-text token; of a longer one each token is predicted once, from the half window
-    before it or more.
+    Every text is read after an end-of-text token (or what else the tokenizer begins texts with); of a longer one each
+    token is predicted once, from the half window before it or more.
     """
     bits, size = 0.0, sum(len(text.encode()) for text in texts)
     if not size:
         raise ValueError("there is no text to measure bits per byte on")
     window = min(window, body.config.n_positions)
-    begin = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    usual = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    begin = tokenizer.get_vocab().get(END_OF_TEXT, usual)
     pieces = [piece for ids in tokenize(texts, tokenizer) for piece in _windows([begin, *ids], window)]
     for _, batch in _batches(body, [ids for ids, _ in pieces], batch_size, starts=[start for _, start in pieces]):
         bits += sum(LanguageModel(body).predict(batch)) / math.log(2)

@@ -21,13 +21,16 @@ from gpt2lib.training.objectives import Classifier, ClozeHead, LanguageModel, Li
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What every task says; `classes` are its labels' meanings in order, none where it is to write.
+    """What every task says; `classes` are its labels' meanings in order, none where it is to write; `pairs`: whether an
+    example is two texts.
 
     name: in parameters, tables and published results. title: in figures and the report.
     """
 
     name: str
     title: str
+    classes: ClassVar[tuple[str, ...]] = ()
+    pairs: ClassVar[bool] = False
     objective: ClassVar[type[nn.Module]]  # whose `metric` is followed, the higher the better where its `sign` is 1
 
     @property
@@ -59,7 +62,7 @@ class Task(ABC):
 class Classification(Task):
     """A class from a new linear layer on the hidden state of the last token.
 
-    pairs: whether an example is two texts. column: of the predictions in the course's file; codes: what it calls the
+    column: of the predictions in the course's file; codes: what it calls the
     classes, their numbers by default.
     """
 
@@ -102,7 +105,6 @@ class Writing(Task):
 
     prompt: Callable[[Example], tuple[str, str]]
     objective = LanguageModel
-    classes: ClassVar[tuple[str, ...]] = ()
 
     def text(self, example: Example) -> str:
         return "".join(self.prompt(example))

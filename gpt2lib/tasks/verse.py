@@ -10,7 +10,8 @@ from functools import cache
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from gpt2lib.data.load import PROMPT_LINES, Example
+from gpt2lib.data.example import Example
+from gpt2lib.data.load import PROMPT_LINES
 from gpt2lib.tasks.sonnets import LINES, verse_lines
 
 SCHEME = [(0, 2), (1, 3), (4, 6), (5, 7), (8, 10), (9, 11), (12, 13)]  # ABAB CDCD EFEF GG

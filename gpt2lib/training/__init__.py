@@ -1,6 +1,7 @@
 """Training: settings, AdamW, objectives, the loop with its checkpoints, the frozen prefix, and evaluation.
 
-It trains whatever requires a gradient and knows no adapter; adapters bring hooks, tasks bring heads and examples.
+It trains whatever requires a gradient and knows no kind of adapter: an attached one brings its hooks, tasks bring heads
+and examples.
 """
 
 from gpt2lib.training.evaluate import evaluate, predict

@@ -7,6 +7,7 @@ from tqdm.auto import tqdm
 
 from gpt2lib.common.machine import autocast, processes
 from gpt2lib.data.batches import Batch, Encoded, sorted_batches
+from gpt2lib.model.generate import evaluating
 from gpt2lib.training.objectives import Objective
 from gpt2lib.training.prefix import with_prefix
 
@@ -46,12 +47,12 @@ def predict(
     if keep and all(e.hidden is None for e in examples):
         examples = with_prefix(model, examples, precision, quiet=not progress)
     state = processes()
-    model.eval()
     device = next(model.parameters()).device
     batches = sorted_batches([len(e.ids) for e in examples], batch_size)[state.process_index :: state.num_processes]
     outputs = []
-    for indices in tqdm(batches, desc=progress, unit="batch", leave=False, delay=2, disable=not progress):
-        with autocast(device, precision):
+    bar = tqdm(batches, desc=progress, unit="batch", leave=False, delay=2, disable=not progress)
+    with evaluating(model), autocast(device, precision):
+        for indices in bar:
             made = (of or model.predict)(Batch.of([examples[i] for i in indices], device))
-        outputs += zip(indices, made, strict=True)
+            outputs += zip(indices, made, strict=True)
     return [prediction for _, prediction in sorted(gather_object(outputs), key=lambda output: output[0])]

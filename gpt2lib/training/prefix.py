@@ -24,6 +24,7 @@ from gpt2lib.common.digest import digest_kept, digest_of
 from gpt2lib.common.machine import autocast, cache_folder
 from gpt2lib.common.whole import write_whole
 from gpt2lib.data.batches import Batch, Encoded, sorted_batches
+from gpt2lib.model.generate import evaluating
 
 FORMAT = 1  # of the files; part of their names
 ABANDONED = 3600  # seconds after which a file that nobody writes to any more was left by a process that was killed
@@ -164,9 +165,7 @@ def _compute(states: np.memmap, model, examples, first: int, one: bool, precisio
     starts = np.cumsum(rows) - rows
     batches = sorted_batches([len(e.ids) for e in examples], batch_size=16)
     bar = tqdm(batches, desc=f"{first} frozen blocks, once", unit="batch", leave=False, delay=2, disable=quiet)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         for indices in bar:
             batch = Batch.of([replace(examples[i], hidden=None, first=0) for i in indices], device)
             with autocast(device, precision):
@@ -175,7 +174,4 @@ def _compute(states: np.memmap, model, examples, first: int, one: bool, precisio
             hidden = hidden.to("cpu", torch.promote_types(hidden.dtype, torch.float32))  # numpy has no bf16
             for i, of_one in zip(indices, hidden.numpy(), strict=True):
                 states[starts[i] : starts[i] + rows[i]] = of_one[: rows[i]]
-    finally:
-        for module, mode in modes:
-            module.training = mode
     states.flush()

@@ -1,8 +1,9 @@
 """How to train: the settings of `training.fit`, which check themselves."""
 
+import math
 from dataclasses import dataclass
 
-from gpt2lib.common.checks import check_count, check_types
+from gpt2lib.common.checks import check_count, check_number, check_positive, check_types
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,12 @@ class TrainingSettings:
         for name in ("patience", "eval_every", "max_steps"):
             if (value := getattr(self, name)) is not None:
                 check_count(name, value)
-        if not self.lr > 0 or not self.weight_decay >= 0 or not self.max_grad_norm > 0 or not 0 <= self.warmup <= 1:
-            raise ValueError(
-                f"lr={self.lr}, weight_decay={self.weight_decay}, max_grad_norm={self.max_grad_norm}, "
-                f"warmup={self.warmup}: need lr > 0, weight_decay >= 0, max_grad_norm > 0, 0 <= warmup <= 1"
-            )
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay must be in (0, 1], not {self.decay!r}")
+        check_positive("lr", self.lr)
+        check_number("weight_decay", self.weight_decay, 0, math.inf)
+        check_number("warmup", self.warmup, 0, 1)
+        for name, most in (("max_grad_norm", math.inf), ("decay", 1)):
+            if not 0 < (value := getattr(self, name)) <= most:
+                raise ValueError(f"{name} must be above 0 and at most {most:g}, not {value!r}")
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"optimizer must be 'adamw' or 'muon', not {self.optimizer!r}")
         if self.precision not in ("float32", "bf16"):
