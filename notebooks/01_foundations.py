@@ -23,6 +23,12 @@
 # - show that this implementation and transformers' agree, with and without padding, and with a cache,
 # - write the weights of attention, the count of parameters and AdamW's step yourself, and have them checked.
 #
+# **How it goes.** Before a number or a figure a cell asks for your guess: write it in place of `None`, run on, and it is
+# held against what comes out. Each **exercise** is one empty function under a line that begins with `@exercise`, or a
+# value to be written in place of `None`. Write it and run the cell: it says *right*, or what is amiss; *waits* means
+# that nothing is written yet. Beside it stand a hint and, folded, a solution, with which the notebook goes on without
+# yours, so that you may skip. Words that are new are in the [glossary](../site/glossary.md).
+#
 # It runs in about half a minute on one core. Nothing here needs a download: the small base model, `gpt2-mini`, comes
 # with the package.
 
@@ -146,7 +152,8 @@ check.close("every row of weights sums to 1", a.sum(-1), torch.ones(3), 1e-6)
 #
 # GPT-2 splits the width $d$ into `n_head` slices, attends in each of them apart, and mixes the results with a last
 # layer $o$. `CausalSelfAttention` keeps $q, k, v, o$ as four linear layers, $4 d^2 + 4 d$ parameters, and calls
-# PyTorch's fused kernel.
+# PyTorch's fused kernel, one compiled function that does products, mask and softmax without ever storing the matrix of
+# weights.
 
 # %%
 config = GPT2Config(n_layer=2, n_head=4, n_embd=32, vocab_size=100, n_positions=64)
@@ -188,6 +195,9 @@ check.close("MLP is the formula above", mlp(x), by_hand, 1e-5, "block.py")
 # A block adds to what passes through it, twice, and normalises **before** each layer (pre-norm):
 #
 # $$x \leftarrow x + \mathrm{attn}(\mathrm{ln}_1(x)), \qquad x \leftarrow x + \mathrm{mlp}(\mathrm{ln}_2(x))$$
+#
+# The *layer norm* $\mathrm{ln}$ takes from a token's vector its mean, divides by its standard deviation, and gives it a
+# trained scale and shift, $2 d$ parameters (notebook 02 writes it).
 #
 # GPT-2 is an embedding of tokens plus one of positions, a stack of blocks, a last norm; its output layer is the token
 # embedding once more. How many parameters does that make, in $L$ layers of width $d$, with $V$ tokens and $P$
@@ -261,7 +271,9 @@ check("the paper count is the built model's, for all four sizes", (table["on pap
 # ## 7. The same as transformers'
 #
 # A model that is *nearly* GPT-2 is worse than none. So: a transformers model with random weights, saved, loaded by our
-# code, and compared, logit by logit. The random weights are made large, so that nothing hides in zeros.
+# code, and compared, logit by logit. (A *logit* is the score of a next token, before a softmax makes probabilities of
+# all of them.) Texts of a batch have different lengths; the shorter ones are filled up, which is called *padding*, and
+# a mask says which tokens are real. The random weights are made large, so that nothing hides in zeros.
 
 # %%
 largest = predict(

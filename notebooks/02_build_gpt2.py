@@ -23,9 +23,7 @@
 # - a byte-pair tokenizer that learns its merges,
 # - a training loop, sampling, generation with a cache, and the loading of a checkpoint.
 #
-# **How it goes.** Each exercise is one empty function under a line that begins with `@exercise`. Write its body and run
-# the cell: it says *right*, or what is amiss. Below it stand a hint and, folded, a solution. Without yours, the
-# notebook goes on with the solution, so that you may skip. What you wrote is used by all that follows: at the end, the
+# **How it goes.** As in notebook 01, with one difference: what you wrote is used by all that follows. At the end, the
 # model is *yours*.
 #
 # Needs notebook 01. It runs in about half a minute on one core; writing it takes an afternoon.
@@ -1218,8 +1216,8 @@ def weights_from(file):
 
 
 # %% [markdown]
-# **Your GPT-2.** Every line that runs below is yours, but for PyTorch's: the model, the weights' names, the tokens, the
-# cache, the sampler.
+# **Your GPT-2.** What runs below is yours, but for PyTorch's lines, and the tokenizer's cutting into words, its numbers
+# for symbols and its way back to text: the model, the weights' names, the merges, the cache, the sampler.
 
 # %%
 mine = GPT(real_model.config)

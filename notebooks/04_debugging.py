@@ -91,7 +91,7 @@ check("it comes within 0.3 of the language's entropy", abs(losses[-1] - entropy)
 
 # %%
 first = predict(
-    "Embeddings are drawn with PyTorch's default, standard deviation 1. Where is the first loss?",
+    "All matrices are drawn with standard deviation 1, PyTorch's default for embeddings. Where is the first loss?",
     ["at log V", "far above", "below"],
 )(None)
 

@@ -128,8 +128,8 @@ def rms_norm(x, weight, eps=1e-5):
 
 # %% [markdown]
 # **What is lost with the mean?** Of a vector's squared length $\sum_i x_i^2$, the part $d\,\bar x^2$ lies along the
-# direction in which all numbers are equal: what LayerNorm takes away. Look how much that is in a trained GPT-2, after
-# each of its blocks.
+# direction in which all numbers are equal: what LayerNorm takes away. Look how much that is in `gpt2-mini`, a small
+# GPT-2 that this project trained, after each of its blocks.
 
 # %%
 mini, tokenizer = load_base("gpt2-mini")
@@ -145,7 +145,7 @@ figures.curves(range(len(shares)), {"share": shares}, "blocks that have read the
 # %%
 centred = x - x.mean(-1, keepdim=True)
 check.close("of vectors of mean 0 the two norms are one", rms_norm(centred, g), F.layer_norm(centred, (8,), g), 1e-5)
-check("a trained GPT-2 keeps less than a hundredth of a token's squared length in its mean", max(shares) < 1, shares)
+check("gpt2-mini keeps less than a hundredth of a token's squared length in its mean", max(shares) < 1, shares)
 
 # %% [markdown]
 # ## 2. Positions as angles

@@ -85,10 +85,11 @@ for example in data.train[:4]:
 # %% [markdown]
 # ## The floors
 #
-# Before any network: what does the most frequent class score, and what does a bag of words (TF-IDF of words and word
-# pairs, logistic regression) that reads as much of each text as the model will? Word pairs hold some order ("not
-# good"), so a model that does not beat the second may well use the order of words: it has not shown that it is *worth
-# more* than counting them.
+# Before any network: what does the class score that is the most frequent *in training* (another one may be on dev, but
+# who chose it there would have looked), and what does a bag of words (TF-IDF of words and word pairs, logistic
+# regression) that reads as much of each text as the model will? Word pairs hold some order ("not good"), so a model
+# that does not beat the second may well use the order of words: it has not shown that it is *worth more* than counting
+# them.
 
 # %%
 body, tokenizer = load_base(base_model, depth=depth or None)
@@ -179,7 +180,7 @@ show.count_table(model)
 before = {name: p.detach().clone() for name, p in model.named_parameters()}
 frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
 head = sum(p.numel() for p in model.head.parameters())
-check("the head has (d + 1) x classes parameters", head == (body.config.n_embd + 1) * data.classes, head)
+check("the head has (d + 1) x classes parameters", head == (body.config.n_embd + 1) * len(data.class_names), head)
 
 # %% [markdown]
 # ## Training

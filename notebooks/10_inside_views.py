@@ -109,9 +109,9 @@ figures.curves(
 
 
 # %% [markdown]
-# Every head of a block, one by one. In JupyterLab, move through the blocks: early ones look at neighbours, many in the
-# middle rest on the first token, some find a word that matters: in block 17, heads 3 to 5 look from the second *capital
-# of* back to what followed the first. Section 4 gives them a name.
+# Every head of a block, one by one. In JupyterLab, move through the blocks: the lowest, and a few around block 11, look
+# near by; in most others much of the weight rests on the first token; and some heads find a word that matters: in block
+# 17, heads 3 to 5 look from the second *capital of* back to what followed the first. Section 4 gives them a name.
 
 
 # %%
@@ -184,9 +184,11 @@ tops = [tokenizer.convert_ids_to_tokens(row) for row in best]
 figures.lens_table(tops, chances.exp().numpy(), tokens, shown)
 
 # %% [markdown]
-# At the bottom most tokens predict *themselves*: the output layer is the embedding, turned round. Then comes a long
-# stretch in which punctuation leads everywhere, and only near the top the next word appears. A finer measure is the
-# **rank** of the right answer among all tokens.
+# (A "_" is a space, and a token of more than nine letters is cut, as in "<filename".) At the bottom most tokens predict
+# *themselves*: the output layer is the embedding, turned round. Then comes a long stretch in which punctuation, spaces
+# and small words lead almost everywhere. What has been written before is continued from half-way on (the second
+# *capital* expects its " of"); a name that has to be known appears only near the top. A finer measure is the **rank**
+# of the right answer among all tokens.
 
 # %%
 right = tokenizer(answer, add_special_tokens=False)["input_ids"][0]
@@ -320,9 +322,9 @@ figures.head_scores(
 )
 
 # %% [markdown]
-# The heads of the upper panel come first, and must: to find "the token after an earlier *a*", every token has to carry
-# a note of which token stood before it. Heads that look one back write that note, and induction heads, later, read it
-# (Olsson et al. 2022).
+# To find "the token after an earlier *a*", every token has to carry a note of which token stood before it. Heads that
+# look one back write that note, and induction heads, later, read it (Olsson et al. 2022). So heads of the upper panel
+# that they could read stand below the first of the lower one; those further up look one back for something else.
 #
 # ### A picture is no proof: take them away
 #
@@ -390,6 +392,7 @@ start = evaluate(classifier, dev)[0]["accuracy"]
 settings = TrainingSettings(epochs=epochs, batch_size=8, lr=lr, seed=seed)
 fit(classifier, train, dev, settings, quiet=True)
 end = evaluate(classifier, dev)[0]["accuracy"]
+model.cpu()  # where the sentences are; training may have moved it to a GPU
 print(f"dev accuracy {start:.2f} before, {end:.2f} after")
 
 # %%

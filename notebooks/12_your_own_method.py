@@ -41,7 +41,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from gpt2lib.adapters import METHODS, LoRA
+from gpt2lib.adapters import SPECIFICATIONS, LoRA
 from gpt2lib.adapters.lora import LoRALinear
 from gpt2lib.course import Verdicts, exercise, lessons, predict
 from gpt2lib.data import load_task
@@ -162,7 +162,7 @@ class DoRALinear(LoRALinear):
 
 
 # %%
-print(DoRA(), "is one of", list(METHODS))
+print(DoRA(), "is one of", list(SPECIFICATIONS))
 
 # %% [markdown]
 # ## What comes with it

@@ -224,11 +224,11 @@ check("KronA's update has a far higher rank than LoRA's", ranks["KronA"] > 8 * r
 #
 # The rank of an update is not its number of parameters, and a higher rank is no promise of a better result. Nor is the
 # table: each method had the best of the same rates there, chosen on the dev set that it is reported on, but it is one
-# seed on one small task. The column `lr` is worth a look: KronA's best rate is not LoRA's, and at one rate for both
-# either can be made to win. (Nor are the scales equal: $\alpha / r$ falls as LoRA's rank grows to KronA's size, and
-# KronA's is 1. A rate makes up for some of that, not for all.) The main study asks it on a better base, with rates
-# tuned on a held-out part and several seeds, and notebook 22 tests such differences in pairs. The paper's gains over
-# LoRA were measured on T5 and GLUE.
+# seed on one small task. The column `lr` is worth a look: KronA's best rate is many times LoRA's, so that one rate for
+# both would have compared rates. (Nor are the scales equal: LoRA's is $\alpha / r$, 16 where KronA's size leaves it
+# rank 1, and KronA's is 1. A rate makes up for some of that, not for all.) The main study asks it on a better base,
+# with rates tuned on a held-out part and several seeds, and notebook 22 tests such differences in pairs. The paper's
+# gains over LoRA were measured on T5 and GLUE.
 #
 # **Exercise 2.** In `gpt2` (width 768), how many parameters has `KronAB(residual=True, shape=(24, 24))` in all 12
 # blocks?

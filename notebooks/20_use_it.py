@@ -40,11 +40,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from ipywidgets import Text
+from ipywidgets import Text, Textarea
 
 from gpt2lib.adapters import LoRA, adapter_parameters
 from gpt2lib.course import Verdicts, exercise, predict
-from gpt2lib.course.widgets import explore
+from gpt2lib.course.widgets import explore, verbatim
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_base
 from gpt2lib.report import figures
@@ -193,8 +193,8 @@ check("the same seed writes the same sonnet", sonnets.write(given, seed=seed) ==
 
 # %%
 explore(
-    lambda first, number: print(sonnets.write(first.strip() or "O", seed=number)),
-    first=Text("Shall I compare thee to a gradient?", continuous_update=False, layout={"width": "95%"}),
+    lambda first, number: verbatim(sonnets.write(first.strip() or "O", seed=number)),
+    first=Textarea(given, continuous_update=False, layout={"width": "95%", "height": "5em"}),
     number=(0, 9),
 )
 

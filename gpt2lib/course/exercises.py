@@ -93,7 +93,7 @@ class _Check:
 
     def __call__(self, answer) -> tuple[str, str]:
         if untouched(answer):
-            return "waits", ""
+            return "waits", "write the answer in place of None" if answer is None else ""
         if self.hashed:
             place = f"{self.digits} decimals" if self.digits >= 0 else f"multiples of {10**-self.digits}"
             kept = f"rounded to {place} it is not the answer, of which only a hash is kept here"

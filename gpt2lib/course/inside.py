@@ -129,7 +129,7 @@ def updates_of_rank(model: Decoder, rank: int) -> Iterator[None]:
         for layer in layers:
             u, s, v = torch.linalg.svd(layer.B.data @ layer.A.data, full_matrices=False)
             size = layer.A.shape[0]
-            s = torch.where(torch.arange(size) < rank, s[:size], 0)
+            s = torch.where(torch.arange(size, device=s.device) < rank, s[:size], 0)
             layer.B.data, layer.A.data = u[:, :size] * s, v[:size]
         yield
     finally:

@@ -5,11 +5,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from gpt2lib.adapters import Spec, adapter_parameters, attach, load, merge, save
+from gpt2lib.adapters import AlphaLoRA, Spec, adapter_parameters, attach, load, merge, save
+from gpt2lib.adapters.alpha_lora import BETAS
 from gpt2lib.common.machine import autocast
 from gpt2lib.course.verdicts import Verdicts
 from gpt2lib.data.load import TaskData
@@ -21,10 +23,21 @@ from gpt2lib.training.objectives import merit
 from gpt2lib.training.optimizer import AdamW
 
 
-def check_properties(spec: Spec, base_model: str, check: Verdicts, seed: int = 0) -> None:
+def alphas_of_noise(spec: AlphaLoRA, moves: int, rows: int = 10_000) -> np.ndarray:
+    """Where the rows' alphas would be after so many of alpha-LoRA's updates on gradients that are nothing but noise."""
+    alpha = torch.nn.Parameter(torch.full((rows,), float(spec.initial)))
+    optimizer = AdamW([alpha], lr=spec.lr_alpha, betas=BETAS)
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(moves):
+        alpha.grad = torch.randn(rows, generator=draws)
+        optimizer.step()
+    return alpha.detach().numpy()
+
+
+def check_properties(spec: Spec, base_model: str, check: Verdicts) -> None:
     """Attach, train for 20 steps on random tokens, and check each property that an adapter must have."""
     body, _ = load_base(base_model)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     ids = torch.randint(0, body.config.vocab_size, (3, 24))
     later = ids.clone()
     later[:, 16] = (ids[:, 16] + 1) % body.config.vocab_size
@@ -95,7 +108,8 @@ def comparison(
     max_length: int | None = None,
     depth: int = 0,
 ) -> tuple[dict, pd.DataFrame]:
-    """Train each method on the same task and base, with the same seed; the models, and a table of their dev results.
+    """Train each method on the same task and base, with the same seed; the models, on the CPU to be looked at, and a
+    table of their dev results.
 
     rates: learning rates, of which each method takes its best on dev (of equals, that of the smaller loss); or one for
     each by name. A rate with which a method diverges is out, unless it is the only one. A method whose best rate is an
@@ -127,7 +141,7 @@ def comparison(
         trained = trained_parameters(body) or trained_parameters(model)  # without the head that all have
         row = {"trained": sum(p.numel() for p in trained.values()), "lr": lr} | evaluate(model, dev)[0]
         if name not in rows or merit(model, row) > merit(model, rows[name]):
-            models[name], rows[name] = model, row
+            models[name], rows[name] = model.cpu(), row
     ranges = {name: {min(of_one), max(of_one)} for name, of_one in tried.items() if len(of_one) > 1}
     if ends := [name for name, row in rows.items() if row["lr"] in ranges.get(name, ())]:
         print(f"best at an end of the rates that were tried, so perhaps better beyond: {', '.join(ends)}")

@@ -17,8 +17,8 @@ def count_table(model) -> pd.DataFrame:
     return table
 
 
-def mistakes(examples: list, predictions: list[int], most: int = 5) -> pd.DataFrame:
+def mistakes(examples: list, predictions: list[int]) -> pd.DataFrame:
     """The first examples that were predicted wrongly."""
-    wrong = [(e.text, e.pair, e.label, p) for e, p in zip(examples, predictions, strict=True) if e.label != p][:most]
+    wrong = [(e.text, e.pair, e.label, p) for e, p in zip(examples, predictions, strict=True) if e.label != p][:5]
     table = pd.DataFrame(wrong, columns=["text", "pair", "label", "predicted"])
     return table.dropna(axis=1, how="all")

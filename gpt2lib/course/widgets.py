@@ -28,6 +28,11 @@ def explore(draw: Callable, **controls) -> None:
     display(still | box._repr_mimebundle_(), raw=True)
 
 
+def verbatim(text: str) -> HTML:
+    """A text line by line, for `explore`."""
+    return HTML(f"<pre>{html.escape(text)}</pre>")
+
+
 def tokenizer_box(tokenizer, text: str) -> None:
     """A box to type into, and below it the tokens of the text, each with its number."""
     explore(lambda text: token_strip(tokenizer, text), text=Text(text, continuous_update=True, layout={"width": "95%"}))
