@@ -27,10 +27,11 @@ def singular_values(deltas: dict[str, np.ndarray], rank: int, shown: int | None 
     return done(figure)
 
 
-def row_alphas(alphas: dict[str, np.ndarray], trace: pd.DataFrame) -> Figure:
+def row_alphas(alphas: dict[str, np.ndarray], trace: pd.DataFrame, reach: float) -> Figure:
     """alpha-LoRA's row-wise alpha: its distribution in every layer, and how the layers' means moved in training.
 
-    alphas: layer -> [d_out]. trace: columns step, layer, mean.
+    alphas: layer -> [d_out]. trace: columns step, layer, mean. reach: how far its moves could have carried an alpha
+    that went the same way every time (Adam's step is about the rate, whatever the gradient's size), dotted.
     """
     figure, ((left, right),) = panels(1, 2, height=2.4, width_ratios=(3, 2))
     short = {name: name.removeprefix("blocks.").replace(".attn", "").replace(".mlp", "") for name in alphas}
@@ -38,13 +39,15 @@ def row_alphas(alphas: dict[str, np.ndarray], trace: pd.DataFrame) -> Figure:
         alphas.values(), tick_labels=[short[name] for name in alphas], flierprops={"markersize": 2}, widths=0.6
     )
     left.axhline(1, color=GREY, linestyle="--", linewidth=1)
+    for side in (-1, 1):
+        left.axhline(1 + side * reach, color=GREY, linestyle=":", linewidth=1)
     left.tick_params(axis="x", rotation=90)
     left.set(xlabel="block and layer", ylabel="alpha of its rows")
     for layer, rows in trace.groupby("layer", sort=False):
         right.plot(rows["step"], rows["mean"], label=short[layer])
     right.set(xlabel="step", ylabel="mean alpha")
     if len(alphas) <= 8:
-        right.legend(fontsize=6)
+        figure.legend(*right.get_legend_handles_labels(), loc="outside right center", fontsize=6)
     return done(figure)
 
 
@@ -54,13 +57,13 @@ def alpha_agreement(rows: pd.DataFrame) -> Figure:
 
     rows: columns task, seed, examples, layer, row, alpha.
     """
-    rows = rows[rows["examples"] == rows["examples"].max()]
+    rows = rows[rows["examples"] == (most := rows["examples"].max())]
     short = rows["layer"].str.removeprefix("blocks.").str.replace(".attn", "").str.replace(".mlp", "")
     rows = rows.assign(layer=short, task=rows["task"].map(title))
     figure, ((left, right),) = panels(1, 2, height=2.4)
     sns.boxplot(rows, x="layer", y="alpha", hue="task", ax=left, fliersize=1, linewidth=0.7, legend=False)
     left.axhline(1, color=GREY, linestyle="--", linewidth=1)
-    left.set(xlabel="block and layer", ylabel="alpha of its rows")
+    left.set(xlabel="block and layer", ylabel="alpha of its rows", title=f"{most:,} examples, all seeds")
     agreement = []
     for (task, layer), group in rows.groupby(["task", "layer"], sort=False):
         by_seed = group.pivot(index="row", columns="seed", values="alpha").corr().to_numpy()
@@ -73,6 +76,7 @@ def alpha_agreement(rows: pd.DataFrame) -> Figure:
         right.legend(title="")
     right.axhline(0, color=GREY, linestyle="--", linewidth=1)
     right.set(xlabel="block and layer", ylabel="correlation of two seeds' alphas", ylim=(-0.4, 1))
+    right.set_title(f"{most:,} examples, each pair of seeds")
     return done(figure)
 
 
@@ -82,7 +86,7 @@ def alpha_paths(trace: pd.DataFrame) -> Figure:
 
     trace: columns task, seed, examples, step, layer, std.
     """
-    trace = trace[trace["examples"] == trace["examples"].max()]
+    trace = trace[trace["examples"] == (most := trace["examples"].max())]
     parts = trace["layer"].str.extract(r"blocks\.(?P<block>\d+)\.\w+\.(?P<target>\w+)")
     trace = trace.join(parts).rename(columns={"std": "spread of alpha over rows"})
     tasks = list(trace["task"].unique())
@@ -90,8 +94,10 @@ def alpha_paths(trace: pd.DataFrame) -> Figure:
     for axis, task in zip(axes[0], tasks, strict=True):
         settings = dict(x="step", y="spread of alpha over rows", hue="block", style="target", errorbar=None)
         sns.lineplot(trace[trace["task"] == task], ax=axis, legend=axis is axes[0][0], **settings)
-        axis.set_title(title(task))
-    axes[0][0].legend(ncol=2, fontsize=6)
+        axis.set_title(f"{title(task)}, {most:,} examples")
+    legend = axes[0][0].get_legend_handles_labels()
+    axes[0][0].get_legend().remove()
+    figure.legend(*legend, loc="outside right center", fontsize=6)
     return done(figure)
 
 
@@ -126,7 +132,7 @@ def splines(z: np.ndarray, bases: np.ndarray, curves: np.ndarray) -> Figure:
     axes[0].set_title("bases, and their sum")
     for i, axis in enumerate(axes[1:]):
         axis.plot(z, curves[:, :, i])
-        axis.set_title(f"input {i}, each output")
+        axis.set_title(f"input {i} of {curves.shape[-1]}: a line an output", fontsize=7)
     for axis in axes:
         axis.axvspan(-1, 1, color="0.93", zorder=0)
         axis.set_xlabel("z, in units of the grid")

@@ -20,7 +20,7 @@ def attention_maps(weights: np.ndarray, tokens: Sequence[str]) -> Figure:
     for head, axis in enumerate(axes.flat):
         if head < len(weights):
             heat_map(axis, weights[head], tokens, vmin=0, vmax=1, cmap="viridis")
-            axis.set_title(f"head {head}")
+            axis.set_title(f"head {head}" if len(weights) > 1 else "")
         else:
             axis.remove()
     return done(figure)
@@ -56,9 +56,14 @@ def pretraining(history: pd.DataFrame) -> Figure:
 
 
 def trials(table: pd.DataFrame) -> Figure:
-    """Held-out loss of short pretraining runs (columns change, held_out_loss, tokens_per_second), the best below."""
+    """Held-out loss of short pretraining runs, the best below; columns n_layer, optimizer, lr, batch_size, embeddings,
+    held_out_loss, tokens_per_second."""
+    names = [
+        f"{row.n_layer} layers, {row.optimizer}, rate {row.lr:g}, batch {row.batch_size}, {row.embeddings}"
+        for row in table.itertuples()
+    ]
     figure, ((axis,),) = panels(width=5.4, height=0.22 * len(table) + 0.6)
-    axis.plot(table["held_out_loss"], table["change"], "o", color=MAIN)
+    axis.plot(table["held_out_loss"], names, "o", color=MAIN)
     for i, row in enumerate(table.itertuples()):
         text = f"  {row.held_out_loss:.2f}, {row.tokens_per_second:,.0f} tokens/s"
         axis.text(row.held_out_loss, i, text, va="center", fontsize=6.5)

@@ -1,10 +1,11 @@
-"""Figures that compare methods: results beside their differences from LoRA, costs, and sonnets by their scores."""
+"""The figure that compares methods: results beside their differences from LoRA."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gpt2lib.report.figures.theme import FLOOR_STYLES, GREY, MAIN, done, family_of, panels, title
@@ -26,9 +27,11 @@ def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Fig
     count = table[table["seconds"].notna()].groupby("task")["method"].nunique().max()
     figure, axes = panels(lines, columns * beside, height=lines * (0.145 * count + 0.6) + 0.3)
     axes = axes.reshape(lines * columns, beside)
+    grouped = []
     for block, task in zip(axes, tasks, strict=False):
         rows = table[table["task"] == task].set_index("method")
         names = _best_first(rows)
+        grouped.append([family_of(name) for name in names])
         _results(block[0], rows, names, title(task) + " (lower is better)" * (rows["metric"].iloc[0] == "perplexity"))
         if beside == 2:
             of_task = comparisons[comparisons["task"] == task].set_index("method")
@@ -40,14 +43,17 @@ def methods(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> Fig
         unused.remove()
     handles = [Line2D([], [], color=GREY, linestyle=style, label=name) for name, style in FLOOR_STYLES.items()]
     handles = [handle for handle in handles if handle.get_label() in set(table["method"])]
+    handles += [Line2D([], [], color=MAIN, marker="s", markersize=3.5, label="result, 95 %")]
     if beside == 2:
         dot = dict(color=MAIN, marker="o", linestyle="none", markersize=4)
         handles += [Line2D([], [], **dot, label="difference significant (Holm)")]
         handles += [Line2D([], [], **dot, markerfacecolor="white", label="not significant")]
-    if handles:
-        figure.legend(
-            handles=handles, loc="outside upper center", ncol=5, frameon=False, columnspacing=1.2, handlelength=1.8
-        )
+    if any(len(families) > len(set(families)) for families in grouped):
+        handles += [Patch(color="0.94", label="variants of one method")]
+    columns = -(-len(handles) // -(-len(handles) // 5))  # lines as long as each other
+    figure.legend(
+        handles=handles, loc="outside upper center", ncol=columns, frameon=False, columnspacing=1.2, handlelength=1.8
+    )
     return done(figure)
 
 

@@ -12,9 +12,9 @@ STEP, MEMORY = "step of ", "peak memory, "  # quantities of the benchmarks' tabl
 
 
 def cost(table: pd.DataFrame, benchmarks: pd.DataFrame | None = None) -> Figure:
-    """Dev results over the parameters trained, a panel a task; LoRA's ranks are joined, other adapters
-    grey. Below, where the benchmarks have them:
-    a training step's time over LoRA's, with the fastest and the slowest round, and the memory that training adds.
+    """Dev results over the parameters trained, better ones higher, a panel a task; LoRA's ranks are joined, other
+    adapters grey. Below, where the benchmarks have them: a training step's time over LoRA's, with the fastest and the
+    slowest round, and the memory that training adds.
 
     table: of `report.summarise`. benchmarks: columns quantity, ours, peer, peer_value, ratio, ratio_low, ratio_high.
     """
@@ -28,6 +28,9 @@ def cost(table: pd.DataFrame, benchmarks: pd.DataFrame | None = None) -> Figure:
     axes = parts[0].subplots(1, len(tasks), squeeze=False)[0]
     for axis, task in zip(axes, tasks, strict=True):
         _over_parameters(axis, trained[trained["task"] == task].set_index("method"), title(task))
+    grey = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    if grey:
+        parts[0].legend(grey.values(), grey.keys(), loc="outside upper right", frameon=False)
     drawn = [(part, rows) for part, rows in ((_step_times, steps), (_memories, memory)) if len(rows)]
     if drawn:
         for axis, (part, rows) in zip(np.atleast_1d(parts[1].subplots(1, len(drawn))), drawn, strict=True):
@@ -52,19 +55,25 @@ def _over_parameters(axis: Axes, rows: pd.DataFrame, heading: str) -> None:
     ends = [name for name in ("last-linear", "full") if name in rows.index]
     others = rows.index.difference([*ranks, *ends])
     axis.set_xscale("log")
-    axis.plot(x[others], y[others], "o", color=LIGHT, markeredgewidth=0)
+    axis.plot(
+        x[others], y[others], "o", color=LIGHT, markeredgewidth=0, label="other adapters" if len(others) else None
+    )
     axis.plot(x[ranks], y[ranks], "o-", color=MAIN, linewidth=1)
     axis.plot(x[ends], y[ends], "o", color=MAIN)
     axis.set_xlim(10 ** (np.log10(x.min()) - 1.1), 10 ** (np.log10(x.max()) + 0.7))
-    axis.margins(y=0.15)
-    labels = {"full": (0, 5, "center"), "last-linear": (0, -9.5, "center")} | dict.fromkeys(ranks[-1:], (5, -2, "left"))
+    axis.margins(y=0.25)
+    labels = {"full": (0, 5, "center"), "last-linear": (0, -9.5, "center")} | dict.fromkeys(
+        ranks[:1], (-5, -2, "right")
+    )
     for name, (right, up, side) in ((name, place) for name, place in labels.items() if name in rows.index):
         text = {"full": "full", "last-linear": "last layer"}.get(name, "LoRA")
         place = dict(xytext=(right, up), textcoords="offset points", ha=side, fontsize=6.5, color=MAIN)
         axis.annotate(text, (x[name], y[name]), **place)
     axis.set_title(heading)
     axis.set_xlabel("trained parameters")
-    axis.set_ylabel("dev accuracy (%)" if metric == "accuracy" else f"dev {metric}")
+    axis.set_ylabel("dev accuracy (%)" if metric == "accuracy" else f"dev {metric}, reversed")
+    if metric == "perplexity":
+        axis.invert_yaxis()
 
 
 def _step_times(axis: Axes, steps: pd.DataFrame) -> None:

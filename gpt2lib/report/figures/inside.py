@@ -26,9 +26,10 @@ def next_tokens(logits: np.ndarray, drawn: np.ndarray, names: Sequence[str], sho
     return done(figure)
 
 
-def head_grid(patterns: np.ndarray, tokens: Sequence[str], columns: int = 3) -> Figure:
+def head_grid(patterns: np.ndarray, tokens: Sequence[str]) -> Figure:
     """What every head of one block looks at: a row asks, a column is looked at. patterns: [n_head, seq, seq]."""
     names = [_shown(token) for token in tokens]
+    columns = 3
     rows = -(-len(patterns) // columns)
     width = 0.14 * len(names) + 0.4
     figure, axes = panels(rows, columns, width * columns + 0.6, width * rows + 0.8, layout="compressed")
@@ -105,12 +106,14 @@ def truncation(values: np.ndarray, rank: int) -> Figure:
 
 
 def rate_sweep(rates: Sequence[float], losses: dict[str, Sequence[float]]) -> Figure:
-    """The loss that short runs reach, over their learning rates; a line a name, its best rate marked."""
+    """The loss that short runs reach, over their learning rates; a line a name, a ring around its best rate, if they
+    differ at all."""
     figure, ((axis,),) = panels(width=4.0, height=2.2)
     for (name, values), colour in zip(losses.items(), PALETTE, strict=False):
         best = int(np.argmin(values))
         axis.plot(rates, values, marker="o", markersize=3, color=colour, label=name)
-        axis.plot(rates[best], values[best], "o", markersize=8, markerfacecolor="none", color=colour)
+        if np.ptp(values) > 1e-6:
+            axis.plot(rates[best], values[best], "o", markersize=8, markerfacecolor="none", color=colour)
     axis.set(xscale="log", xlabel="learning rate", ylabel="loss (nats a token)")
     axis.legend()
     return done(figure)

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from gpt2lib.tasks import METHODS, TASKS
 from gpt2lib.tasks.method import USUAL_RANK
@@ -114,13 +115,7 @@ def spread(values: Sequence[float], gap: float, low: float = -np.inf, high: floa
     """The values moved apart as little as need be, so that labels a gap high are all seen, between low and high."""
     order = np.argsort(values, kind="stable")
     steps = gap * np.arange(len(order))
-    free = np.asarray(values, dtype=float)[order] - steps  # to be made non-decreasing: pool neighbours that are not
-    pools: list[list[float]] = []
-    for value in free:
-        pools.append([value])
-        while len(pools) > 1 and np.mean(pools[-2]) >= np.mean(pools[-1]):
-            pools[-2:] = [pools[-2] + pools[-1]]
-    moved = np.concatenate([np.full(len(pool), np.mean(pool)) for pool in pools]) if pools else free
+    moved = isotonic_regression(np.asarray(values, dtype=float)[order] - steps).x  # the nearest that never falls
     if np.isfinite([low, high]).all():
         moved = np.clip(moved, low, max(low, high - steps[-1] if len(steps) else high))
     placed = np.empty(len(order))
@@ -128,25 +123,19 @@ def spread(values: Sequence[float], gap: float, low: float = -np.inf, high: floa
     return placed
 
 
-def label_lines(axis: Axes, ends: dict[str, tuple[float, float]], colours: dict[str, tuple], size: float = 6.5) -> None:
-    """Write each line's name at its end, moved apart where they would hide each other. Fix the axis' limits first."""
+def label_lines(axis: Axes, ends: dict[str, tuple[float, float]], colours: dict[str, tuple]) -> None:
+    """Write each line's name beside the longest line's end, moved apart where they would hide each other. Fix the axis'
+    limits first."""
+    size = 6.5
     left, right = axis.get_xlim()
     low, high = axis.get_ylim()
     height = axis.figure.get_size_inches()[1] / axis.get_gridspec().nrows * 0.72  # about what titles and labels leave
     gap = (high - low) * 1.15 * size / 72 / height
-    near = 0.12 * (right - left)
-    rest = sorted(ends, key=lambda name: ends[name][0])
-    while rest:  # lines that end at about the same place share a column of labels
-        first = ends[rest[0]][0]
-        names = [name for name in rest if ends[name][0] - first <= near]
-        rest = rest[len(names) :]
-        x = max(ends[name][0] for name in names) + 0.04 * (right - left)
-        places = spread([ends[name][1] for name in names], gap, low + gap / 2, high - gap / 2)
-        for name, place in zip(names, places, strict=True):
-            line = dict(arrowstyle="-", color=colours[name], linewidth=0.5, shrinkA=0, shrinkB=1, relpos=(0, 0.5))
-            axis.annotate(
-                name, ends[name], (x, place), color=colours[name], fontsize=size, va="center", arrowprops=line
-            )
+    x = max(x for x, _ in ends.values()) + 0.04 * (right - left)
+    places = spread([y for _, y in ends.values()], gap, low + gap / 2, high - gap / 2)
+    for (name, end), place in zip(ends.items(), places, strict=True):
+        line = dict(arrowstyle="-", color=colours[name], linewidth=0.5, shrinkA=0, shrinkB=1, relpos=(0, 0.5))
+        axis.annotate(name, end, (x, place), color=colours[name], fontsize=size, va="center", arrowprops=line)
 
 
 def _place(name: str) -> tuple[int, int, str]:

@@ -10,7 +10,7 @@ from gpt2lib.report.figures.theme import GREY, PALETTE, WIDTH, done, method_colo
 
 
 def accuracy_over_alpha(table: pd.DataFrame, points: pd.DataFrame, best: dict[str, float]) -> Figure:
-    """Asymptotic accuracy as lines, simulated accuracy as points with its standard error, best alphas as dashes.
+    """Asymptotic accuracy as lines, simulated accuracy as points with its standard error, best alphas dotted.
 
     table: columns setting, alpha, accuracy. points: the same, and error. best: setting -> alpha.
     """

@@ -13,16 +13,17 @@ from gpt2lib.tasks.task import TASKS
 
 
 def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylabel: str, log: str = "") -> Figure:
-    """A few named lines over one axis; log: "x" or "y", an axis that is logarithmic."""
+    """A few named lines over one axis, dashed where they are the same everywhere; log: "x" or "y", an axis that is
+    logarithmic."""
     figure, ((axis,),) = panels(width=4.2, height=2.4)
     for name, y in ys.items():
-        axis.plot(x, y, label=name)
+        axis.plot(x, y, "-" if np.ptp(y) > 0 else "--", label=name)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if log:
         axis.set(**{f"{log}scale": "log"})
-    if len(ys) > 1:
+    if 1 < len(ys) < 4:
         axis.legend()
-    return done(figure)
+    return done(figure, legend=len(ys) > 3)  # more would lie on the lines
 
 
 def learning_curve(history: list[dict], metric: str, floors: dict[str, float] | None = None) -> Figure:
@@ -74,7 +75,7 @@ def learning_curves(history: pd.DataFrame, table: pd.DataFrame, watched: str = "
             place = dict(transform=axis.get_yaxis_transform(), fontsize=6.5, color=GREY, va="top")
             axis.text(0.01, unit * row.value, row.method, **place)
         longest = max(x.iloc[-1] for x, _ in of_task.values())
-        axis.set_xlim(0, 1.58 * longest)  # room for the names
+        axis.set_xlim(0, (1.58 if columns > 1 else 1.25) * longest)  # room for the names
         axis.set_ylim(axis.get_ylim())
         axis.set_xticks([tick for tick in axis.get_xticks() if tick <= longest])
         axis.set(

@@ -21,9 +21,10 @@ def probabilities(names: Sequence[str], values: Sequence[float]) -> Figure:
     return done(figure)
 
 
-def reliability(table: pd.DataFrame, bins: int = 10) -> Figure:
+def reliability(table: pd.DataFrame) -> Figure:
     """How often a model is right (above) and how many examples there are (below) for each confidence. table: columns
     confidence, the probability of the class that was called, and correct."""
+    bins = 10
     figure, axes = panels(2, 1, width=3.2, height=3.4, sharex=True, height_ratios=(3, 1))
     above, below = axes[:, 0]
     edges = np.linspace(0, 1, bins + 1)
