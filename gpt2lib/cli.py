@@ -81,7 +81,8 @@ def study(
 def _show_plan(batch, tflops: float | None) -> None:
     from gpt2lib.study.cost import UTILISATION, estimate, measured_flops
 
-    speed = UTILISATION * (tflops * 1e12 if tflops else measured_flops())
+    in_bf16 = all(run.parameters.get("precision") == "bf16" for run in batch.runs)
+    speed = UTILISATION * (tflops * 1e12 if tflops else measured_flops("bf16" if in_bf16 else "float32"))
     hours, unknown = 0.0, 0
     click.echo(f"{'':7} {'hours':>6} {'GB':>5} {'trained':>11}  run: notebook(parameters)")
     for run in batch.runs:

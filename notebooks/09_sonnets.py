@@ -287,7 +287,9 @@ pd.concat([real, pd.DataFrame(next(iter(known.values()))["floors"]).T])[columns]
 studies = {"gpt2-mini": real, "SmolLM2-135M": of_study("smollm2")}
 alike = pd.DataFrame()
 for base, methods in studies.items():
-    blocks = methods.drop(index="last-linear")  # which changes no block, and was taken out after looking
+    blocks = methods.drop(
+        index="last-linear", errors="ignore"
+    )  # which changes no block, and was taken out after looking
     alike[base] = {
         "methods": len(methods),
         "chrF and perplexity": methods["chrf_whole"].corr(methods["perplexity"]),

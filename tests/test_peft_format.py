@@ -100,7 +100,7 @@ def test_a_start_is_read_right_or_refused(tmp_path, start):
                 p += torch.randn_like(p) / 4
         expected = theirs.eval()(IDS).logits
     theirs.save_pretrained(tmp_path / "adapter")
-    if start in ("pissa", "pissa_niter_2", "olora", "mica"):
+    if start in ("pissa", "pissa_niter_2", "olora"):
         with pytest.raises(ValueError, match=f"init_lora_weights='{start}' is not supported"):
             from_peft(ours, tmp_path / "adapter")
     else:

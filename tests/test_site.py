@@ -182,12 +182,16 @@ ALSO = {  # what a term is called where it is met
 
 
 def test_the_glossary_names_notebooks_in_which_its_words_are_met():
-    def plain(text):  # without what comments, hyphens and capitals change
-        return re.sub(r"[\s_#-]+", "", text.lower())
+    def plain(text):  # without what comments, hyphens, line ends and capitals change
+        return re.sub(r"[\s_#-]+", " ", text.lower())
+
+    def met(word, text):
+        return re.search(rf"(?<!\w){re.escape(plain(word))}", text) or plain(word).replace(" ", "") in text
 
     for entry in (REPOSITORY / "site" / "glossary.md").read_text().split("\n## ")[1:]:
         title, _, body = entry.partition("\n")
-        words = [*re.split(r" \(|\)|, ", title), ALSO.get(title, title)]
+        known = (*re.fullmatch(r"(.*?)(?: \((.*)\))?", title).groups(), ALSO.get(title))
         for name in re.findall(r"notebooks/(\w+)\.ipynb", body):
             text = plain((REPOSITORY / "notebooks" / f"{name}.py").read_text())
-            assert any(plain(word) in text for word in words if word), f"{title} is not met in {name}"
+            words = [word.split(", ") for word in known if word]
+            assert any(all(met(part, text) for part in parts) for parts in words), f"{title} is not met in {name}"

@@ -16,7 +16,7 @@ from conftest import Inline, run
 from gpt2lib import cli
 from gpt2lib.study.engines import Processes
 from gpt2lib.study.group import Group
-from gpt2lib.study.notebook import notebook_parameters
+from gpt2lib.study.notebook import default_values, notebook_parameters
 from gpt2lib.study.plan import plan, rehearsal
 from gpt2lib.study.runner import Study
 
@@ -637,6 +637,27 @@ def test_the_studies_that_come_with_the_project_can_be_planned():
         assert len(runs) == len({run.name for run in runs})
         tasks = {run.parameters.get("task") for run in runs}
         assert {"sst", "cfimdb", "quora", "sonnets"} <= tasks
+
+
+def test_the_budgets_of_the_studies_that_come_with_the_project_can_be_met():
+    from conftest import REPOSITORY
+
+    from gpt2lib.model.base import shape_of
+    from gpt2lib.model.config import LlamaConfig
+    from gpt2lib.tasks import method_of
+
+    sized = set()
+    for path in sorted((REPOSITORY / "notebooks" / "studies").glob("*.toml")):
+        for one in plan(path):
+            given = default_values(one.notebook) | one.parameters
+            asked = {key: given[key] for key in ("method", "budget", "targets", "layers", "settings") if key in given}
+            base = str(given.get("base_model")).removeprefix("untrained:")
+            if not given.get("budget") or (key := json.dumps([base, given.get("depth"), asked])) in sized:
+                continue
+            sized.add(key)
+            shape = LlamaConfig() if base == "smollm2-135m" else shape_of(base)
+            method_of(asked, replace(shape, n_layer=given.get("depth") or shape.n_layer))
+    assert len(sized) > 90
 
 
 def test_help_names_the_commands_and_says_what_each_does():

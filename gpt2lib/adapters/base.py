@@ -201,10 +201,6 @@ def in_place_of_attached(model: Decoder) -> Iterator[None]:
         raise
 
 
-def attached_spec(model: Decoder) -> Spec | None:
-    return model.adapter
-
-
 def adapter_layers(model: Decoder) -> list[tuple[str, AdapterLayer]]:
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, AdapterLayer)]
 

@@ -53,7 +53,7 @@ DESCRIBING += (
     "lora_ga_config",
     "qalora_group_size",
 )  # of those refused
-STARTS = (True, False, "gaussian", "eva", "orthogonal")  # of A and B; others, such as "pissa", change the base as well
+STARTS = (True, False, "gaussian", "eva", "mica", "orthogonal")  # of A and B; "pissa" and others change the base, too
 
 
 def to_peft(model: Decoder, folder: str | Path) -> None:

@@ -25,7 +25,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 @contextmanager
 def written_together(folder: Path) -> Iterator[Path]:
     """A folder to write several files to that belong together: they appear in `folder` only when all of them are whole,
-    in the order in which they were written, and none does if writing one fails."""
+    in the order in which they were written, and none does if writing one fails. (A machine that stops between two of
+    the last renames, which write nothing, can still leave some of them.)"""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{secrets.token_hex(4)}.partial"
     partial.mkdir()

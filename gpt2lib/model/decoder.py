@@ -74,8 +74,8 @@ class Decoder(nn.Module):
         positions; it is for batches without a mask or a cache.
         end: stop before this block, and give what it would read, without the final norm: [batch, seq, n_embd], or
         [batch, 1, n_embd] with `read`. hidden: such states of these tokens, to go on from at block `first`.
-        Raises ValueError for ids or a mask of the wrong shape, a token that the model does not have, more tokens than
-        n_positions, `read` with a mask or a cache, or `first` without the states to go on from.
+        Raises ValueError for ids or a mask of the wrong shape, a token that the model does not have (a GPU only stops),
+        more tokens than n_positions, `read` with a mask or a cache, or `first` without the states to go on from.
         """
         if read is not None and (attention_mask is not None or cache is not None):
             raise ValueError("read is for batches padded on the right, without attention_mask or cache")

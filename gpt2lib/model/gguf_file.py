@@ -5,6 +5,7 @@ user's cache as a folder in the transformers layout. SmolLM2-135M's comes with p
 import hashlib
 import shutil
 from dataclasses import dataclass
+from glob import escape
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def _written(path: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            for left in folder.parent.glob(f"{folder.name}.*.partial"):  # of a process that was killed
+            for left in folder.parent.glob(f"{escape(folder.name)}*.partial"):  # of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             with whole_folder(folder) as partial:
                 convert(path, partial)

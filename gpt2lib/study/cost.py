@@ -7,6 +7,7 @@ from functools import cache
 import torch
 
 from gpt2lib.adapters import trained_count
+from gpt2lib.common.checks import naming
 from gpt2lib.data.load import load_task
 from gpt2lib.data.split import SHARE
 from gpt2lib.model import base
@@ -35,6 +36,8 @@ class Estimate:
 def estimate(run: Run) -> Estimate | None:
     """None for a notebook that trains nothing by these parameters, or a task whose data are not there.
 
+    Raises ValueError for a budget that the method cannot come near.
+
     A token costs 2 FLOPs for each parameter forward, 2 backward to the inputs, and 2 to the weights that are trained;
     the blocks below the first that is trained run once for each text. Early stopping may end a run sooner.
     """
@@ -52,7 +55,8 @@ def estimate(run: Run) -> Estimate | None:
     d = config.n_embd
     body = config.n_layer * config.block_parameters  # the embeddings are only looked up
     read = {key: value for key, value in given.items() if key in ("method", "budget", "settings", *COMMON)}
-    moved = in_body(json.dumps(read, sort_keys=True), config)
+    with naming(run.name):
+        moved = in_body(json.dumps(read, sort_keys=True), config)
     trained = moved + in_head(record_of(given["method"]).build.own_output_layer, given["task"], config)
     output = 0 if TASKS[given["task"]].classes else d * config.vocab_size  # the layer that only a language model needs
     blocks = config.n_layer - (given.get("layers") or [0])[0] if moved else 0  # that training runs through
@@ -118,7 +122,7 @@ def lengths_of(task: str, source: str, examples: int) -> tuple[list[float], list
     return tuple([TOKENS_PER_WORD * len(text(e).split()) for e in part] for part in (data.train, data.dev, data.test))
 
 
-def measured_flops() -> float:
-    """FLOP/s of a large matrix product on this machine, in the precision that runs here use by default."""
+def measured_flops(precision: str) -> float:
+    """FLOP/s of a large matrix product on this machine."""
     device, size = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 1024)
-    return matmul_peak(torch.device(device), torch.float32, (size,))
+    return matmul_peak(torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32, (size,))

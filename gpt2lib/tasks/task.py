@@ -29,8 +29,6 @@ class Task(ABC):
 
     name: str
     title: str
-    classes: ClassVar[tuple[str, ...]] = ()
-    pairs: ClassVar[bool] = False
     objective: ClassVar[type[nn.Module]]  # whose `metric` is followed, the higher the better where its `sign` is 1
 
     @property
@@ -104,6 +102,8 @@ class Writing(Task):
     """Texts to be continued; prompt gives what is given, and the rest."""
 
     prompt: Callable[[Example], tuple[str, str]]
+    classes: ClassVar[tuple[str, ...]] = ()
+    pairs: ClassVar[bool] = False
     objective = LanguageModel
 
     def text(self, example: Example) -> str:

@@ -28,7 +28,7 @@ def cost(table: pd.DataFrame, benchmarks: pd.DataFrame | None = None) -> Figure:
     axes = parts[0].subplots(1, len(tasks), squeeze=False)[0]
     for axis, task in zip(axes, tasks, strict=True):
         _over_parameters(axis, trained[trained["task"] == task].set_index("method"), title(task))
-    grey = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    grey = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if grey:
         parts[0].legend(grey.values(), grey.keys(), loc="outside upper right", frameon=False)
     drawn = [(part, rows) for part, rows in ((_step_times, steps), (_memories, memory)) if len(rows)]

@@ -17,7 +17,8 @@ def curves(x: Sequence[float], ys: dict[str, Sequence[float]], xlabel: str, ylab
     logarithmic."""
     figure, ((axis,),) = panels(width=4.2, height=2.4)
     for name, y in ys.items():
-        axis.plot(x, y, "-" if np.ptp(y) > 0 else "--", label=name)
+        y = np.asarray(y)
+        axis.plot(x, y, "--" if len(y) and (y == y[0]).all() else "-", label=name)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if log:
         axis.set(**{f"{log}scale": "log"})
