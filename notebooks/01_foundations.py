@@ -23,9 +23,9 @@
 # - show that this implementation and transformers' agree, with and without padding, and with a cache,
 # - write the weights of attention, the count of parameters and AdamW's step yourself, and have them checked.
 #
-# **How it goes.** Before a number or a figure a cell asks for your guess: write it in place of `None`, run on, and it is
-# held against what comes out. Each **exercise** is one empty function under a line that begins with `@exercise`, or a
-# value to be written in place of `None`. Write it and run the cell: it says *right*, or what is amiss; *waits* means
+# **How it goes.** Before a number or a figure a cell asks for your guess: write it in place of `None`, run on, and it
+# is held against what comes out. Each **exercise** is one empty function under a line that begins with `@exercise`, or
+# a value to be written in place of `None`. Write it and run the cell: it says *right*, or what is amiss; *waits* means
 # that nothing is written yet. Beside it stand a hint and, folded, a solution, with which the notebook goes on without
 # yours, so that you may skip. Words that are new are in the [glossary](../site/glossary.md).
 #

@@ -411,10 +411,10 @@ floors.assign(**(100 * floors[columns]).round(1))
 #
 # What twelve million tokens are worth depends on what may move. With LoRA alone `gpt2-mini` is nine points better on
 # SST than random weights, which few parameters cannot mend, and that is five standard errors. All other differences are
-# of some two standard errors or less, before other seeds are thought of: nothing to build on. On CFIMDB and Quora a bag of
-# words is better than both: on CFIMDB it read more of each review, on Quora it is handed the comparison as a feature.
-# This model has read too little; we think that more text would close the gap, and not another adapter, but nothing here
-# tests it.
+# of some two standard errors or less, before other seeds are thought of: nothing to build on. On CFIMDB and Quora a bag
+# of words is better than both: on CFIMDB it read more of each review, on Quora it is handed the comparison as a
+# feature. This model has read too little; we think that more text would close the gap, and not another adapter, but
+# nothing here tests it.
 #
 # A few million tokens teach spelling, common phrases and the manner of each part; they do not teach the world.
 # `gpt2-mini` has read some 900 times less text than GPT-2 (12 million tokens of about 3.7 bytes, against WebText's 40

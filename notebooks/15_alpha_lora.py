@@ -245,10 +245,10 @@ alike.groupby(["task", "examples"]).agg(["mean", "min", "max"]).round(2)
 #
 # The figure of one run is a figure of one run: which rows go up and which down agrees little between seeds, so it tells
 # little about what the task wants of a layer. (On SST the agreement grows with the number of examples; whether more
-# data would make a pattern of it, nothing here says.) alpha pays for its freedom with a fifth of the training examples, and in
-# notebook 16's study the recipe as a whole is a little worse than LoRA of the same size. We teach it all the same: for
-# the layer, for the hook, and as an idea that was taken from a theorem to a place where the theorem does not hold.
-# Notebook 14 has the theorem, for a linear classifier, and what is gained there.
+# data would make a pattern of it, nothing here says.) alpha pays for its freedom with a fifth of the training examples,
+# and in notebook 16's study the recipe as a whole is a little worse than LoRA of the same size. We teach it all the
+# same: for the layer, for the hook, and as an idea that was taken from a theorem to a place where the theorem does not
+# hold. Notebook 14 has the theorem, for a linear classifier, and what is gained there.
 #
 # ## Three questions
 #

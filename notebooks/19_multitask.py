@@ -221,8 +221,8 @@ write_tables(out, {"multitask": scores}, about | {"seed": seed, "examples": int(
 # examples more often than alone, and a large one fewer of its own; at $T = 1$ all see them as often. Related tasks can
 # lend each other something; unrelated ones compete for the same rank. On these few examples and with one seed, a
 # difference of a few points is noise; and where both sides stay below the bag of words, neither has learnt the task,
-# and their difference is one of failures. `make report STUDY=mini` shows the answer of the real data on `gpt2-mini`; the
-# main study is to ask it of this base with real data, on deeper blocks.
+# and their difference is one of failures. `make report STUDY=mini` shows the answer of the real data on `gpt2-mini`;
+# the main study is to ask it of this base with real data, on deeper blocks.
 #
 # Two numbers to work out. Two tasks of 100 and 900 examples at $T = 2$: what share of the mixture does the small one
 # get? And how often is each of its 100 examples then drawn in one pass of 1,000?

@@ -194,8 +194,9 @@ changes = benchmarks.waterfall(work, last) if "waterfall" in parts else pd.DataF
 figures.waterfall(changes) if len(changes) else None
 
 # %% [markdown]
-# The bar "last block for one token" (in bf16 the one after it) over the first one is the ratio from above once more: the same work on both sides,
-# measured some minutes later. How far the two are apart is how much of a ratio at these sizes to believe.
+# The bar "last block for one token" (in bf16 the one after it) over the first one is the ratio from above once more:
+# the same work on both sides, measured some minutes later. How far the two are apart is how much of a ratio at these
+# sizes to believe.
 
 # %%
 first_ratio = [row["ratio"] for row in rows if row["quantity"] == "LoRA training" and row["peer"] == "peft"]

@@ -282,10 +282,10 @@ found.round(3)
 
 # %% [markdown]
 # The reference is LoRA of rank 8. Its table below takes `p` not from sign flips, which know of no other seeds, but from
-# the mean and the variance above (`crossed`, a $t$ test); `p_holm` is Holm's correction of a task's `p`, for all methods
-# that are *planned* there: one that has not run yet counts as a comparison with $p = 1$, so that a table does not grow
-# less sure of itself as it is filled. Before you look at it: many readers compare two bars and say "the intervals
-# overlap, so there is no difference".
+# the mean and the variance above (`crossed`, a $t$ test); `p_holm` is Holm's correction of a task's `p`, for all
+# methods that are *planned* there: one that has not run yet counts as a comparison with $p = 1$, so that a table does
+# not grow less sure of itself as it is filled. Before you look at it: many readers compare two bars and say "the
+# intervals overlap, so there is no difference".
 
 # %%
 hidden = predict(
@@ -318,8 +318,8 @@ if overlap:
         100 * sum(overlap) / len(overlap),
         f"That is {sum(overlap)} of {len(overlap)}. "
         + ("Here the readers' rule did no harm; below is a pair for which it would. " if not any(overlap) else "")
-        + "Overlapping intervals are not a test: each holds how much its own mean would move, the difficulty of the drawn "
-        "examples included, which both methods share and which drops out of the difference.",
+        + "Overlapping intervals are not a test: each holds how much its own mean would move, the difficulty of the "
+        "drawn examples included, which both methods share and which drops out of the difference.",
         digits=0,
     )
 else:
@@ -337,9 +337,8 @@ one = np.arange(400) < 300
 other = (np.arange(400) >= 4) & (np.arange(400) < 320)
 (low, high), (other_low, other_high) = (statistics.wilson(right.mean(), 400) for right in (one, other))
 p = statistics.permutation_p(other.astype(float) - one)
-print(
-    f"{one.mean():.1%} ({low:.1%} to {high:.1%}) and {other.mean():.1%} ({other_low:.1%} to {other_high:.1%}): p {p:.4f}"
-)
+print(f"{one.mean():.1%} ({low:.1%} to {high:.1%})")
+print(f"{other.mean():.1%} ({other_low:.1%} to {other_high:.1%}), p of the difference {p:.4f}")
 check("two intervals that overlap widely, and a difference that a paired test finds", other_low < high and p < 0.01, p)
 
 # %%
