@@ -238,7 +238,7 @@ rows, levels = [], {}
 for task in tasks:
     data = load_task(task, source or None, quiet=True).sample(train_examples, seed)
     dev = random.Random(seed).sample(data.dev, min(dev_examples or len(data.dev), len(data.dev)))
-    bag = floors(replace(data, dev=dev))
+    bag, _ = floors(replace(data, dev=dev))
     levels[task] = {"majority class": bag["majority_accuracy"], "bag of words": bag["bag_of_words_accuracy"]}
     for base, (body, tokenizer) in loaded.items():
         found = probe.accuracies(body, tokenizer, data.train, dev, task, probed, max_length)

@@ -88,7 +88,7 @@ for example in data.train[:2]:
 # Two questions that share many words are often the same one, so a bag of words does well here.
 
 # %%
-floors = baselines.floors(data, seen)
+floors, counted = baselines.floors(data, seen)
 {name: round(value, 3) for name, value in floors.items()}
 
 # %% [markdown]
@@ -217,8 +217,9 @@ show.mistakes(data.dev, classes)
 # Written last, where a folder was given: the record of this run, and predictions ready to hand in.
 
 # %%
+metrics, base = metrics | floors, base_name(base_model)
 write_run(
-    out, data, model, encoder, progress, how, metrics | floors, predictions, base_name(base_model), method, trial=trial
+    out, data, model, encoder, progress, how, metrics, predictions, base, method, trial=trial, bag_of_words=counted
 )
 
 # %% [markdown]

@@ -200,7 +200,7 @@ lessons.check_properties(spec, base_model, check)
 data = load_task(task, source or None, quiet=True).sample(examples)
 methods = {f"LoRA, rank {rank}": LoRA(rank=rank, alpha=alpha, targets=tuple(targets)) for rank in ranks}
 learning_rates = dict.fromkeys(methods, lr) | {"full": lr_full}
-floor = floors(data, read=Encoder(task, load_tokenizer(base_model), body.config.n_positions).as_read)
+floor, _ = floors(data, read=Encoder(task, load_tokenizer(base_model), body.config.n_positions).as_read)
 settings = TrainingSettings(epochs=epochs, batch_size=batch_size, seed=seed)
 models, table = lessons.comparison(methods | {"full": "full"}, learning_rates, data, base_model, settings)
 table.insert(1, "scale", [alpha / rank for rank in ranks] + [float("nan")])

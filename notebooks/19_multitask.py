@@ -195,7 +195,7 @@ for data, its_own, encode in zip(datas, seen, encoders, strict=True):
         "one for all": together[f"{data.name}_{metric}"],
     }
     if metric == "accuracy":
-        lowest = floors(data, its_own, encode.as_read)
+        lowest, _ = floors(data, its_own, encode.as_read)
         rows[data.name] |= {name: lowest[f"{name}_accuracy"] for name in ("majority", "bag_of_words")}
 print(f"{one:,} parameters in one adapter, {len(datas) * one:,} in {len(datas)}")
 table = pd.DataFrame(rows).T.rename_axis("task_name").reset_index()

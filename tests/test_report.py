@@ -397,3 +397,9 @@ def test_the_same_text_has_one_floor(study):
     tokenizer = runs["base_model"].str.removeprefix("untrained ")
     floors = runs.groupby([trial, tokenizer, "task", "data_hash", "max_length"])["bag_of_words_accuracy"]
     assert floors.ngroups > 3 and (floors.max() - floors.min()).max() < 1e-6
+    # and its answers, which LoRA's are paired with, are those of that accuracy
+    examples = pd.read_parquet(RESULTS / f"{study}-examples.parquet").dropna(subset="bag_of_words_correct")
+    answered = examples.groupby("run")["bag_of_words_correct"].mean().astype(float)
+    counted = runs[runs["counts"]].set_index("run")["bag_of_words_accuracy"]
+    assert set(answered.index) == set(counted.index)
+    assert (answered - counted[answered.index]).abs().max() < 1e-6

@@ -7,6 +7,7 @@ from scipy import stats
 
 from gpt2lib.report.statistics import (
     Mean,
+    above_bag_of_words,
     comparisons,
     crossed,
     interval,
@@ -119,6 +120,27 @@ def test_a_real_difference_is_found_and_a_copy_is_not():
     assert result.loc["better", "difference"] == pytest.approx(100 * (better.mean() - base.mean()))
     assert result.loc["copy", "p"] == 1 and result.loc["copy", "difference"] == 0
     assert (result["p_holm"] >= result["p"]).all()
+
+
+def test_a_bag_of_words_is_compared_in_pairs_and_corrected_for_the_tasks():
+    rng = np.random.default_rng(5)
+    easy, said = rng.random(400) < 0.8, rng.random(400)
+    alike, better = easy ^ (said < 0.02), easy | (said < 0.2)  # of the network, whose bag of words is right on `easy`
+    examples = pd.concat(
+        examples_of("lora", answers, seeds=3).assign(task=task, bag_of_words_correct=np.tile(easy, 3))
+        for task, answers in (("sst", better), ("quora", alike))
+    )
+    others = examples_of("krona", ~easy).assign(bag_of_words_correct=np.tile(easy, 2))
+    table = above_bag_of_words(pd.concat([examples, others])).set_index("task")
+    assert list(table["difference"]) == pytest.approx(
+        [100 * (answers.mean() - easy.mean()) for answers in (better, alike)]
+    )
+    # an accuracy of 400 answers is known to four points; where both answer alike, the difference is known to two
+    assert table.loc["quora", "high"] - table.loc["quora", "low"] < 4 < 7 < np.diff(100 * np.array(wilson(0.8, 400)))
+    assert table.loc["quora", "p_holm"] > 0.05 > 1e-3 > table.loc["sst", "p_holm"] == 2 * table.loc["sst", "p"]
+    alone = examples[(examples["task"] == "sst") & (examples["seed"] == 0)]
+    assert above_bag_of_words(alone)["p_holm"].tolist() == [1.0]
+    assert above_bag_of_words(examples.drop(columns="bag_of_words_correct")).empty
 
 
 def test_one_seed_claims_nothing():

@@ -94,6 +94,7 @@ def _draw_study(
     _save(folder, "methods", methods, figures.methods(methods, compared if len(compared) else None))
     _save(folder, "comparisons", compared)
     _save(folder, "pairs", statistics.pairs(of_counted, PAIRS))
+    _save(folder, "counting", statistics.above_bag_of_words(of_counted))
     adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
     learnt = figures.learning_curves(adapted, methods, shared_design(runs)["select"] or "dev")
     if learnt is not None:

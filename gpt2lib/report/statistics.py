@@ -197,6 +197,20 @@ def pairs(examples: pd.DataFrame, asked: list[tuple[str, str]]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(columns=columns), *found])[columns]
 
 
+def above_bag_of_words(examples: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+    """The reference against the bag of words that answered the same examples (column bag_of_words_correct): the columns
+    of `comparisons`, one row for each task whose runs know it, and p_holm corrected for the number of tasks."""
+    from statsmodels.stats.multitest import multipletests
+
+    own = examples[examples["name"] == reference]
+    own = own.reindex(columns=dict.fromkeys([*own, "bag_of_words_correct"])).dropna(subset="bag_of_words_correct")
+    counted = own.assign(name="bag of words", correct=own["bag_of_words_correct"])
+    table = comparisons(pd.concat([own, counted]), "bag of words")
+    if len(table):
+        table["p_holm"] = multipletests(table["p"].where(table["seeds"] > 1, 1.0), method="holm")[1]
+    return table
+
+
 def permutation_p(differences: np.ndarray) -> float:
     """Two-sided p of paired differences whose signs are as likely one as the other: exact for few, else sampled."""
     d = differences[differences != 0]  # a tie is one under either sign

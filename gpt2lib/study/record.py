@@ -30,6 +30,7 @@ def write_run(
     test_predictions: list | None = None,
     files: dict | None = None,
     trial: bool = False,
+    bag_of_words: list[int] | None = None,
 ) -> None:
     """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
     example), what was trained (adapter/, for `load_adapted`; without an adapter the head alone, head.safetensors, and
@@ -38,7 +39,8 @@ def write_run(
     metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`); result.json has
     `selection` beside them, what the kept weights reached where the epoch was chosen. test_predictions: texts for
     sonnets; classes are predicted here. files: further JSON files, by name. trial: data.dev is a part of the training
-    data (see `data.split`), so nothing is to be handed in.
+    data (see `data.split`), so nothing is to be handed in. bag_of_words: its class for each example of
+    data.dev (see `baselines.floors`), which examples.csv then has beside the run's.
     """
     if not folder:
         return
@@ -55,6 +57,8 @@ def write_run(
         labels = [e.label for e in data.dev]
         rows |= {"label": labels, "prediction": classes, "loss": [loss for _, loss in predictions]}
         rows["correct"] = [p == label for p, label in zip(classes, labels, strict=True)]
+        if bag_of_words is not None:
+            rows["bag_of_words_correct"] = [p == label for p, label in zip(bag_of_words, labels, strict=True)]
         if not trial:
             write_submission(folder / "dev-predictions.csv", data.name, data.dev, classes)
     else:

@@ -22,8 +22,9 @@ from gpt2lib.data.load import TaskData
 
 def floors(
     data: TaskData, seen: TaskData | None = None, read: Callable[[list[Example]], list[Example]] = list
-) -> dict[str, float]:
-    """Dev accuracy of the majority class, dev accuracy and macro-F1 of the bag of words, and its parameters.
+) -> tuple[dict[str, float], list[int]]:
+    """What there is to beat, and what the bag of words answers: dev accuracy of the majority class, dev accuracy and
+    macro-F1 of the bag of words, and its parameters; and its class for each example of data.dev.
 
     seen: what they are fitted and chosen on, as a model would be (see `data.split`); `data` itself by default. read:
     what a model reads of the examples (`Encoder.as_read`), whole texts by default. They depend on the data alone, so a
@@ -36,19 +37,20 @@ def floors(
     path = cache_folder() / "floors" / f"{digest[:32]}.json"
     if not path.is_file():
         write_json(path, _floors(data, seen))
-    return json.loads(path.read_text(encoding="utf-8"))
+    return tuple(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _floors(data: TaskData, seen: TaskData) -> dict[str, float]:
+def _floors(data: TaskData, seen: TaskData) -> tuple[dict[str, float], list[int]]:
     labels = [example.label for example in data.dev]
     majority = Counter(example.label for example in seen.train).most_common(1)[0][0]
     predictions, parameters = bag_of_words(data, seen)
-    return {
+    metrics = {
         "majority_accuracy": labels.count(majority) / len(labels),
         "bag_of_words_accuracy": float(accuracy_score(labels, predictions)),
         "bag_of_words_macro_f1": float(f1_score(labels, predictions, average="macro")),
         "bag_of_words_params": parameters,
     }
+    return metrics, predictions
 
 
 def bag_of_words(data: TaskData, seen: TaskData) -> tuple[list[int], int]:
