@@ -5,5 +5,3 @@ from gpt2lib.model.config import GPT2Config, LlamaConfig
 from gpt2lib.model.gpt2 import GPT2
 from gpt2lib.model.llama import Llama
 from gpt2lib.training.optimizer import AdamW
-
-__all__ = ["GPT2", "AdamW", "GPT2Config", "Llama", "LlamaConfig", "load_base"]

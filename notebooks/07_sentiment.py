@@ -316,9 +316,9 @@ print(f"accuracy {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f} on {l
 # centred a little too high (`select="held-out"` chooses elsewhere, as the main study does).
 #
 # Does the model beat the bag of words? Whether the floor lies inside the interval is no test: both answered the *same*
-# examples, and most of those both got right, or both wrong, which says nothing about the difference. So subtract example
-# by example (1: only the model was right; -1: only the bag of words; 0: no difference), and ask for the interval of that
-# mean. Notebook 22 compares methods so.
+# examples, and most of those both got right, or both wrong, which says nothing about the difference. So subtract
+# example by example (1: only the model was right; -1: only the bag of words; 0: no difference), and ask for the
+# interval of that mean. Notebook 22 compares methods so.
 
 # %%
 beyond = right.astype(float) - [e.label == said for e, said in zip(data.dev, counted, strict=True)]

@@ -45,12 +45,12 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from gpt2lib import GPT2Config
 from gpt2lib.adapters import KANLoRA, LoRA, of_size, trained_count
 from gpt2lib.adapters.kan_lora import KANMLP, bspline_bases
 from gpt2lib.course import Verdicts, exercise, lessons, predict
 from gpt2lib.data import load_task
 from gpt2lib.model.base import load_base
+from gpt2lib.model.config import SIZES
 from gpt2lib.report import figures, statistics
 from gpt2lib.training import TrainingSettings
 
@@ -215,7 +215,7 @@ def kan(z, w, c):
 # Trained, a KAN layer has $1 + G + 3$ numbers, nine at $G = 5$, for every one of a matrix of its shape.
 
 # %%
-gpt2 = GPT2Config.from_name("gpt2")
+gpt2 = SIZES["gpt2"]
 counts = {
     "LoRA rank 8 on up and down": trained_count(LoRA(rank=8, targets=("up", "down")), gpt2),
     "and a spline layer of rank 8": trained_count(KANLoRA(kan_rank=8), gpt2),

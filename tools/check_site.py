@@ -5,15 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-LOADS = {
-    "script": "src",
-    "img": "src",
-    "iframe": "src",
-    "source": "src",
-    "video": "src",
-    "audio": "src",
-    "embed": "src",
-}
+LOADS = {"script", "img", "iframe", "source", "video", "audio", "embed"}  # by their src
 LOADED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "manifest", "preconnect", "dns-prefetch"}
 NOT_PROSE = {"script", "style", "pre", "code", "textarea"}
 RAW_FORMULA = re.compile(
@@ -36,8 +28,8 @@ class Page(HTMLParser):
         self.ids |= {of[key] for key in ("id", "name") if key in of}
         if tag == "a" and "href" in of:
             self.links.append(of["href"])
-        if tag in LOADS and LOADS[tag] in of:
-            self.loads.append(of[LOADS[tag]])
+        if tag in LOADS and "src" in of:
+            self.loads.append(of["src"])
         if tag == "link" and LOADED_LINKS & set(of.get("rel", "").split()):
             self.loads.append(of.get("href", ""))
         self.loads += CSS_LOAD.findall(of.get("style", ""))

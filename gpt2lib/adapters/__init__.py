@@ -20,25 +20,3 @@ from gpt2lib.adapters.lora import LoRA
 from gpt2lib.adapters.peft_format import from_peft, to_peft
 from gpt2lib.adapters.size import of_size, trained_count
 from gpt2lib.training.hooks import Hook
-
-__all__ = [
-    "SPECIFICATIONS",
-    "AlphaLoRA",
-    "GraphLoRA",
-    "Hook",
-    "KANLoRA",
-    "KronA",
-    "KronAB",
-    "LoRA",
-    "Spec",
-    "adapter_parameters",
-    "attach",
-    "detach",
-    "from_peft",
-    "load",
-    "merge",
-    "of_size",
-    "save",
-    "to_peft",
-    "trained_count",
-]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lib.adapters.lora import LoRALinear, LowRank
-from gpt2lib.common.checks import check_count, check_dropout, check_number
+from gpt2lib.common.checks import check_count, check_fraction, check_number
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.training.hooks import Hook
 from gpt2lib.training.optimizer import AdamW
@@ -37,7 +37,7 @@ class AlphaLoRA(LowRank, method="alpha-lora"):
         check_count("every", self.every)
         check_count("batch_alpha", self.batch_alpha)
         check_number("lr_alpha", self.lr_alpha, 0, 1e6)
-        check_dropout("share", self.share)
+        check_fraction("share", self.share)
 
     def layer(self, base: nn.Linear) -> "AlphaLoRALinear":
         return AlphaLoRALinear(base, self)

@@ -4,7 +4,6 @@ A method is a `Spec` (what is wanted), an `AdaptedLinear` or another `AdapterLay
 `Spec.install` (where it goes).
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, fields
@@ -97,13 +96,14 @@ class Spec:
         """The examples for fit's own steps and the hooks that this method trains with; most have none."""
         return train, []
 
-    def to_json(self) -> str:
-        return json.dumps({"method": self.method} | asdict(self))
+    def to_dict(self) -> dict:
+        """What JSON can hold of it."""
+        return {"method": self.method} | asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> "Spec":
-        """The inverse of `to_json`, for any registered method."""
-        settings = json.loads(text)
+    def from_dict(cls, settings: dict) -> "Spec":
+        """The inverse of `to_dict`, for any registered method; tuples may be lists."""
+        settings = dict(settings)
         method = settings.pop("method", None)
         if method not in SPECIFICATIONS:
             raise ValueError(f"no adapter method is called {method!r}; possible: {', '.join(SPECIFICATIONS)}")
@@ -125,7 +125,7 @@ def blocks_in(layers: tuple[int, int] | None, n_layer: int) -> range:
 
 def check_targets(targets: tuple[str, ...]) -> None:
     """Raises ValueError unless `targets` is a tuple of different names among q, k, v, o, up, down, gate."""
-    if isinstance(targets, str) or not targets or len(set(targets)) < len(targets) or set(targets) - set(TARGETS):
+    if not targets or len(set(targets)) < len(targets) or set(targets) - set(TARGETS):
         raise ValueError(f"targets={targets!r}: give a tuple of different names among {', '.join(TARGETS)}")
 
 

@@ -1,7 +1,6 @@
 """Adapters on disk: a folder with adapter.json (the specification, and what base it belongs to) and
 adapter.safetensors (the adapter's own parameters, a few MB)."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -25,7 +24,7 @@ def save(model: Decoder, folder: str | Path) -> None:
     if spec is None:
         raise ValueError("there is no adapter to save")
     values = {name: p.detach().contiguous() for name, p in adapter_state(model).items()}
-    content = {"spec": json.loads(spec.to_json()), "base": base_fingerprint(model)}
+    content = {"spec": spec.to_dict(), "base": base_fingerprint(model)}
     with written_together(Path(folder)) as new:
         write_tensors(new / "adapter.safetensors", values)
         write_json(new / "adapter.json", content)
@@ -44,7 +43,7 @@ def load(model: Decoder, folder: str | Path) -> Decoder:
             raise FileNotFoundError(f"{folder} holds no {name}; give a folder that gpt2lib.adapters.save wrote")
     try:
         content = read_json(folder / "adapter.json")
-        spec, base = Spec.from_json(json.dumps(content["spec"])), content["base"]
+        spec, base = Spec.from_dict(content["spec"]), content["base"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: damaged ({type(error).__name__}: {one_line(error)})") from None
     values = read_tensors(folder / "adapter.safetensors")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdapterLayer, blocks_in
 from gpt2lib.adapters.lora import LowRank
-from gpt2lib.common.checks import check_count, check_number
+from gpt2lib.common.checks import check_count
 from gpt2lib.common.machine import autocast
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.generate import evaluating
@@ -39,10 +39,8 @@ class KANLoRA(LowRank, method="kan-lora"):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("kan_rank", "grid", "order", "refresh"):
-            check_count(name, getattr(self, name))
-        check_number("grid", self.grid, 1, 1000)
-        check_number("order", self.order, 1, 20)
+        for name, most in (("kan_rank", None), ("grid", 1000), ("order", 20), ("refresh", None)):
+            check_count(name, getattr(self, name), at_most=most)
 
     def install(self, model: Decoder) -> None:
         if self.kan_rank > model.config.n_embd:

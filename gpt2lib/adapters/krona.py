@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, AdapterLayer, Spec, blocks_in, check_targets, target_layers
-from gpt2lib.common.checks import check_count, check_dropout, check_number
+from gpt2lib.common.checks import check_count, check_fraction, check_number
 from gpt2lib.model.decoder import Decoder
 
 
@@ -72,10 +72,10 @@ class _Kronecker(Spec, method=None):
     def __post_init__(self):
         super().__post_init__()
         check_number("scale", self.scale, -1e6, 1e6)
-        check_dropout("dropout", self.dropout)
+        check_fraction("dropout", self.dropout)
         if self.shape is not None and self.budget is not None:
             raise ValueError("give the shape of A or a budget of parameters per layer, not both")
-        if self.shape is not None and (len(self.shape) != 2 or any(n < 1 for n in self.shape)):
+        if self.shape is not None and any(n < 1 for n in self.shape):
             raise ValueError(f"shape must be two integers of at least 1, a1 and a2, not {self.shape!r}")
         if self.budget is not None:
             check_count("budget", self.budget, at_least=2)

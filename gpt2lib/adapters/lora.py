@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lib.adapters.base import AdaptedLinear, Spec, check_targets, target_layers
-from gpt2lib.common.checks import check_count, check_dropout, check_number
+from gpt2lib.common.checks import check_count, check_fraction, check_number
 from gpt2lib.model.decoder import Decoder
 from gpt2lib.model.linear import linear
 
@@ -33,7 +33,7 @@ class LowRank(Spec, method=None):
         super().__post_init__()
         check_count("rank", self.rank)
         check_number("alpha", self.alpha, -1e6, 1e6)
-        check_dropout("dropout", self.dropout)
+        check_fraction("dropout", self.dropout)
         check_targets(self.targets)
 
     @property

@@ -19,20 +19,3 @@ from gpt2lib.benchmarks.training import (
     waterfall,
 )
 from gpt2lib.benchmarks.work import Work, keep
-
-__all__ = [
-    "Work",
-    "adapter_costs",
-    "decoding",
-    "dev_curves",
-    "frozen_prefix",
-    "growth",
-    "keep",
-    "last_linear",
-    "memory",
-    "optimizer",
-    "start_up",
-    "training",
-    "utilisation",
-    "waterfall",
-]

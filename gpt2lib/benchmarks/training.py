@@ -1,5 +1,6 @@
 """Training: examples a second against transformers and peft, what each change buys, what each adapter costs, growth."""
 
+import os
 import random
 import statistics
 import time
@@ -12,7 +13,7 @@ import torch
 
 from gpt2lib.adapters import LoRA, Spec, attach
 from gpt2lib.benchmarks.peer import Peer, their_steps
-from gpt2lib.benchmarks.work import CLASSES, RANK, Work, environment_of, in_its_own_cache, in_turns, row
+from gpt2lib.benchmarks.work import CLASSES, RANK, Work, in_its_own_cache, in_turns, row
 from gpt2lib.common.machine import wait
 from gpt2lib.data.batches import Batch, Encoded
 from gpt2lib.model.attention import rows_at
@@ -104,7 +105,7 @@ class _EveryPosition(Classifier):
 
 def without_prefix(work: Work, method: Trainable) -> Trainer:
     """As if nothing were kept of the frozen blocks."""
-    with environment_of(GPT2LIB_PREFIX_GB="0"):
+    with patch.dict(os.environ, GPT2LIB_PREFIX_GB="0"):
         return our_run(work, method)
 
 

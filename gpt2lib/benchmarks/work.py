@@ -5,12 +5,12 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, wraps
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import torch
@@ -62,24 +62,12 @@ class Work:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@contextmanager
-def environment_of(**variables: str):
-    """These environment variables, for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 def in_its_own_cache(measure: Callable) -> Callable:
     """What a measurement keeps of random weights is of no use to anybody: its cache goes when it ends."""
 
     @wraps(measure)
     def measured(*arguments, **options):
-        with tempfile.TemporaryDirectory() as cache, environment_of(GPT2LIB_CACHE=cache):
+        with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, GPT2LIB_CACHE=cache):
             return measure(*arguments, **options)
 
     return measured

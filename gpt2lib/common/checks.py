@@ -63,13 +63,15 @@ def brief(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:80]} ..."
 
 
-def check_count(name: str, value, at_least: int = 1) -> None:
-    """Refuses what is not an integer of at least `at_least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}, not {shown(value)}")
+def check_count(name: str, value, at_least: int = 1, at_most: int | None = None) -> None:
+    """Refuses what is not an integer from `at_least` to `at_most`, both included; None: to any."""
+    most = math.inf if at_most is None else at_most
+    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= most:
+        possible = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+        raise ValueError(f"{name} must be an integer {possible}, not {shown(value)}")
 
 
-def check_dropout(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
     """Refuses what is not in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), not {shown(value)}")

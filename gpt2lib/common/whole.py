@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
 from gpt2lib.common.checks import brief, one_line
 
 
@@ -58,8 +62,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def write_tensors(path: Path, tensors: dict) -> None:
     """A safetensors file, whole. Raises OSError where it cannot be written, on a full disk for one."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     def write(partial: Path) -> None:
         partial.touch()
@@ -76,10 +78,6 @@ def write_tensors(path: Path, tensors: dict) -> None:
 def read_tensors(path: Path) -> dict:
     """The tensors of a safetensors file by name. Raises FileNotFoundError, or ValueError for a file that is damaged,
     cut short, or holds values that are no finite numbers."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         tensors = load_file(path)
     except SafetensorError as error:

@@ -23,5 +23,3 @@ tagged `nbval-check-output`, is `check.table()`.
 from gpt2lib.course.exercises import exercise
 from gpt2lib.course.predictions import predict
 from gpt2lib.course.verdicts import Verdicts
-
-__all__ = ["Verdicts", "exercise", "predict"]

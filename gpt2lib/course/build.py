@@ -5,6 +5,7 @@ list of batches.
 """
 
 import itertools
+import json
 from collections.abc import Callable
 
 import torch
@@ -90,15 +91,12 @@ def learned_merges(words: dict[str, int], number: int) -> list[tuple[str, str]]:
     letters = sorted(set("".join(words)))
     trainer = trainers.BpeTrainer(vocab_size=len(letters) + number, show_progress=False, initial_alphabet=letters)
     tokenizer.train_from_iterator((word for word, times in words.items() for _ in range(times)), trainer)
-    return [tuple(pair) for pair in merges_of(tokenizer)]
+    return merges_of(tokenizer)
 
 
 def merges_of(tokenizer) -> list[tuple[str, str]]:
     """The pairs that a BPE tokenizer (of `tokenizers`) merges, in order of precedence."""
-    import json
-
-    pairs = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in pairs]
+    return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
 @torch.no_grad()

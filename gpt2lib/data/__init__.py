@@ -8,21 +8,3 @@ from gpt2lib.data.example import Example
 from gpt2lib.data.load import COURSE_TASKS, HASHES, PROMPT_LINES, TaskData, find_file, load_task, read_sonnets
 from gpt2lib.data.split import hold_out, selection
 from gpt2lib.data.tokens import tokenize
-
-__all__ = [
-    "HASHES",
-    "PROMPT_LINES",
-    "COURSE_TASKS",
-    "Batch",
-    "Encoded",
-    "Example",
-    "TaskData",
-    "bucketed_batches",
-    "find_file",
-    "hold_out",
-    "load_task",
-    "read_sonnets",
-    "selection",
-    "sorted_batches",
-    "tokenize",
-]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,8 @@ class Batch:
     @classmethod
     def of(cls, examples: Sequence[Encoded], device="cpu") -> "Batch":
         lengths = torch.tensor([len(e.ids) for e in examples])
-        input_ids = torch.zeros(len(examples), int(lengths.max()), dtype=torch.long)
-        for row, example in zip(input_ids, examples, strict=True):
-            row[: len(example.ids)] = torch.as_tensor(np.asarray(example.ids, dtype=np.int64))
+        ids = [torch.from_numpy(np.array(e.ids, dtype=np.int64)) for e in examples]
+        input_ids = pad_sequence(ids, batch_first=True)
         starts = torch.tensor([e.start for e in examples])
         labels = torch.tensor([-1 if e.label is None else e.label for e in examples])
         tasks = torch.tensor([e.task for e in examples])
@@ -55,7 +55,7 @@ class Batch:
         if len({(e.hidden is None, e.first) for e in examples}) > 1:
             raise ValueError("a batch goes on from the same block in all its examples; these have different ones")
         if examples[0].hidden is not None:
-            tensors.append(_padded([e.hidden for e in examples]))
+            tensors.append(pad_sequence([torch.tensor(e.hidden) for e in examples], batch_first=True))
         return cls(*(t.to(device, non_blocking=True) for t in tensors), first=examples[0].first)
 
     @property
@@ -70,14 +70,6 @@ class Batch:
         hidden = None if self.hidden is None else self.hidden[rows, :longest]
         part = (t[rows] for t in (self.starts, self.labels, self.tasks))
         return Batch(self.input_ids[rows, :longest], lengths, *part, hidden, self.first)
-
-
-def _padded(rows: Sequence[np.ndarray]) -> Tensor:
-    """[seq of each, n_embd] -> [batch, longest seq, n_embd], zeros behind the shorter ones"""
-    padded = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[-1]), dtype=rows[0].dtype)
-    for to, row in zip(padded, rows, strict=True):
-        to[: len(row)] = row
-    return torch.from_numpy(padded)
 
 
 def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

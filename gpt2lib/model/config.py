@@ -1,11 +1,11 @@
 """The shape of a GPT-2 (Radford et al. 2019) and of a Llama (Touvron et al. 2023), the published sizes, and
 transformers' config.json, which is where they come from and go to."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from gpt2lib.common.checks import check_count, check_divides, check_dropout, check_positive, check_token, naming
+from gpt2lib.common.checks import check_count, check_divides, check_fraction, check_positive, check_token, naming
 from gpt2lib.common.whole import read_json, write_json
 
 
@@ -37,7 +37,7 @@ class GPT2Config:
         check_divides("n_head", self.n_head, "n_embd", self.n_embd)
         check_positive("layer_norm_epsilon", self.layer_norm_epsilon)
         for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
-            check_dropout(name, getattr(self, name))
+            check_fraction(name, getattr(self, name))
         for name in ("bos_token_id", "eos_token_id"):
             check_token(name, getattr(self, name))
 
@@ -57,13 +57,6 @@ class GPT2Config:
         return self.n_embd // self.n_head
 
     @classmethod
-    def from_name(cls, name: str, **changes) -> "GPT2Config":
-        """One of the published sizes: gpt2, gpt2-medium, gpt2-large, gpt2-xl."""
-        if name not in SIZES:
-            raise ValueError(f"no GPT-2 size is called {name!r}; possible: {', '.join(SIZES)}")
-        return replace(SIZES[name], **changes)
-
-    @classmethod
     def from_json(cls, path: str | Path) -> "GPT2Config":
         """Read transformers' config.json. Raises ValueError for a model that is not GPT-2 or computes differently."""
         values = read_config(path)
@@ -80,7 +73,8 @@ class GPT2Config:
                 "tie_word_embeddings": (True,),
             },
         )
-        return made(cls, path, {f.name: values[f.name] for f in fields(cls) if f.name in values})
+        with naming(path):
+            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
     def to_json(self, path: str | Path) -> None:
         """Write config.json as transformers reads it."""
@@ -176,7 +170,8 @@ class LlamaConfig:
             values["eos_token_id"] = values["eos_token_id"][0]
         if missing := [theirs for theirs in LLAMA_NAMES.values() if theirs not in values and theirs[-3:] != "_id"]:
             raise ValueError(f"{path}: {', '.join(missing)} missing")
-        return made(cls, path, {ours: values[theirs] for ours, theirs in LLAMA_NAMES.items() if theirs in values})
+        with naming(path):
+            return cls(**{ours: values[theirs] for ours, theirs in LLAMA_NAMES.items() if theirs in values})
 
     def to_json(self, path: str | Path) -> None:
         """Write config.json as transformers reads it."""
@@ -225,12 +220,6 @@ def check_computed(path: str | Path, values: dict, computed: dict[str, tuple]) -
     for key, possible in computed.items():
         if key in values and values[key] not in possible:
             raise ValueError(f"{path}: {key}={values[key]!r} is not computed here; possible: {possible}")
-
-
-def made(cls: type, path: str | Path, values: dict):
-    """The configuration of these values; a bad one is an error that names the file."""
-    with naming(path):
-        return cls(**values)
 
 
 _published = dict(embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, bos_token_id=50256, eos_token_id=50256)

@@ -1,6 +1,6 @@
 """What the model families share: blocks with a residual path, run with a cache, padding, and an output layer."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gpt2lib.common.checks import shown
 from gpt2lib.model import pretrained
 from gpt2lib.model.attention import KVCache, attention_mask_of, rows_at
 from gpt2lib.model.generate import batch_shape, generate
@@ -131,28 +130,19 @@ class Decoder(nn.Module):
         self.output_weight = nn.Parameter(self.unembedding.detach().clone())
 
     @classmethod
-    def from_pretrained(
-        cls, name: str | Path, *, depth: int | None = None, allow_pickle: bool = False, **changes
-    ) -> "Decoder":
+    def from_pretrained(cls, name: str | Path, *, depth: int | None = None) -> "Decoder":
         """Load a name or folder of this family, in eval mode: a hub name, a folder in the transformers layout, a .gguf
         file, or a model that comes with pip ("gpt2-mini", "smollm2-135m").
 
-        depth: keep the lowest so many blocks, and the final norm after them. changes: fields of the configuration to
-        override, such as attn_pdrop=0.0. Raises FileNotFoundError for what is not there and ValueError for weights
-        that do not fit; a pickled pytorch_model.bin is read only with allow_pickle.
+        depth: keep the lowest so many blocks, and the final norm after them. Raises FileNotFoundError for what is not
+        there and ValueError for weights that do not fit.
         """
-        folder = pretrained.find(name, allow_pickle)
+        folder = pretrained.find(name)
         config = cls.config_class.from_json(folder / "config.json")
-        weights = pretrained.load(folder, config, allow_pickle)  # first: it refuses a shape that the file does not have
-        if unknown := set(changes) - {field.name for field in fields(config)}:
-            possible = ", ".join(field.name for field in fields(config))
-            raise ValueError(f"the configuration has no {', '.join(sorted(unknown))}; possible: {possible}")
+        weights = pretrained.load(folder, config)  # first: it refuses a shape that the file does not have
         with torch.device("meta"):  # no memory and no time for an initialisation that is overwritten
-            model = cls(replace(config, **changes))
-        try:
-            model.load_state_dict(weights, strict=True, assign=True)
-        except RuntimeError:  # pages of names
-            raise ValueError(f"{name}: no model with {shown(changes)} fits its weights; see depth=") from None
+            model = cls(config)
+        model.load_state_dict(weights, strict=True, assign=True)
         if depth is not None:
             model.cut(depth)
         return model.requires_grad_(True).eval()

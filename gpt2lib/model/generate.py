@@ -44,8 +44,7 @@ def generate(
     if top_p is not None:
         check_number("top_p", top_p, 1e-9, 1)
     if eos_token_id is not None:
-        check_count("eos_token_id", eos_token_id, at_least=0)
-        check_number("eos_token_id", eos_token_id, 0, model.config.vocab_size - 1)
+        check_count("eos_token_id", eos_token_id, 0, model.config.vocab_size - 1)
     check_count("max_new_tokens", max_new_tokens, at_least=0)
     if input_ids.min() < 0 or input_ids.max() >= model.config.vocab_size:
         raise ValueError(f"a token of the prompt is none of the model's: they are 0 to {model.config.vocab_size - 1}")

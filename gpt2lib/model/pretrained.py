@@ -16,7 +16,7 @@ from gpt2lib.model.layouts import LAYOUTS
 EMBEDDED = Path(__file__).parents[1] / "weights"  # the models that come with the package, one folder each
 
 
-def find(name: str | Path, allow_pickle: bool = False, holds: tuple[str, ...] = ("config.json",)) -> Path:
+def find(name: str | Path, holds: tuple[str, ...] = ("config.json",)) -> Path:
     """The folder that holds a model (or one of the files `holds`): an existing folder, one that comes with pip, or a
     download from the hub. A .gguf file, or a folder that holds one and none of `holds`, is converted once into the
     user's cache."""
@@ -39,7 +39,7 @@ def find(name: str | Path, allow_pickle: bool = False, holds: tuple[str, ...] = 
 
     patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt"]
     try:
-        return Path(snapshot_download(str(name), allow_patterns=patterns + ["pytorch_model.bin"] * allow_pickle))
+        return Path(snapshot_download(str(name), allow_patterns=patterns))
     except Exception as error:  # the hub client raises a dozen unrelated types for "not found" and "not reachable"
         raise FileNotFoundError(
             f"{str(name)!r} is no folder and could not be fetched from the Hugging Face hub "
@@ -47,10 +47,10 @@ def find(name: str | Path, allow_pickle: bool = False, holds: tuple[str, ...] = 
         ) from error
 
 
-def load(folder: Path, config, allow_pickle: bool = False) -> dict[str, Tensor]:
+def load(folder: Path, config) -> dict[str, Tensor]:
     """A state dict with our names, in float32 whatever the file holds. Raises ValueError naming what is missing,
     unknown or of the wrong shape."""
-    path, theirs = _read(folder, allow_pickle)
+    path, theirs = _read(folder)
 
     def take(key: str, *shape: int) -> Tensor:
         if key not in theirs:
@@ -86,8 +86,8 @@ def save(model, folder: Path, dtype: torch.dtype) -> None:
         write_tensors(new / "model.safetensors", {k: v.contiguous() for k, v in theirs.items()})
 
 
-def _read(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, Tensor]]:
-    """The raw tensors of a folder: one safetensors file, a sharded one, or (only if allowed) a pickle."""
+def _read(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The raw tensors of a folder: one safetensors file, or a sharded one."""
     path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if path.is_file():
         return path, read_tensors(path)
@@ -97,17 +97,6 @@ def _read(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, Tensor]]:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{index}: damaged ({one_line(error)}); fetch or write it again") from None
         return index, {key: value for shard in shards for key, value in read_tensors(shard).items()}
-    pickle = folder / "pytorch_model.bin"
-    if pickle.is_file() and allow_pickle:
-        try:
-            return pickle, dict(torch.load(pickle, map_location="cpu", weights_only=True).items())
-        except Exception as error:  # torch raises many types for a damaged file, and none that says which one it is
-            raise ValueError(f"{pickle}: damaged, or holds more than tensors ({type(error).__name__})") from None
-    if pickle.is_file():
-        raise ValueError(
-            f"{folder} holds only a pickle (pytorch_model.bin), which could run code; "
-            "convert it to model.safetensors, or pass allow_pickle=True to read tensors alone from it"
-        )
     raise FileNotFoundError(f"{folder} holds no model.safetensors; it has: {_listing(folder)}")
 
 

@@ -14,16 +14,3 @@ from gpt2lib.report.summaries import (
     summarise,
     worth,
 )
-
-__all__ = [
-    "FOLDER",
-    "alpha_gain",
-    "block_ranges",
-    "build",
-    "needs",
-    "planned_ways",
-    "shared_design",
-    "sonnet_scores",
-    "summarise",
-    "worth",
-]

@@ -85,7 +85,7 @@ def told_apart(runs: pd.DataFrame, to_come: pd.DataFrame | None = None) -> pd.Da
         same = (runs["task"] == task) & (runs["name"] == name) & runs["base_model"].isin(group["base_model"])
         for column, usual in (("targets", targets), ("settings", settings)):
             differs = same & (own[column] != usual)
-            names[differs] += " " + own.loc[differs, column]
+            names[differs] += " " + own.loc[differs, column].replace("", "default")
     return runs.assign(name=names)
 
 

@@ -5,6 +5,7 @@ Each figure lies beside the table that it was drawn from; the Typst source reads
 
 import datetime
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,22 @@ FOLDER = Path(__file__).resolve().parents[2] / "report"  # of the checkout, for 
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a fixed time stamp: the same tables give the same bytes
 
 
+@dataclass
+class Drawn:
+    """A folder of figures and their tables, and the names of what is in it, by which the report's text knows."""
+
+    folder: Path
+    names: set[str] = field(default_factory=set)
+
+    def save(self, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:
+        self.names.add(name)
+        if keep_table:
+            table.to_csv(self.folder / f"{name}.csv", index=False, float_format="%.10g")
+        if figure is not None:
+            figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+            figure.savefig(self.folder / f"{name}.png", dpi=160, metadata={"Software": None})
+
+
 def build(study: str, results: Path, figure_folder: Path, source: Path, output: Path) -> Path:
     """Draw the figures of a collected study and compile the PDF; returns its path.
 
@@ -48,16 +65,18 @@ def build(study: str, results: Path, figure_folder: Path, source: Path, output: 
     folder = figure_folder / study
     folder.mkdir(parents=True, exist_ok=True)
     published = pd.read_csv(source.parent / "published.csv")
-    _save(folder, "published", statistics.of_published(published))
+    drawn = Drawn(folder)
+    drawn.save("published", statistics.of_published(published))
     to_come = missing_runs(study, results)
     _write_names(folder / "names.json", tables[0], to_come)
-    drawn = _draw_study(*tables, to_come, study, results, folder, published) | _draw_others(study, results, folder)
+    _draw_study(*tables, to_come, study, results, published, drawn)
+    _draw_others(study, results, drawn)
 
     import typst  # only the report needs it
 
     root = Path(os.path.commonpath([p.resolve() for p in (source, results, folder)]))
     inputs = {"study": study, "results": _below(results, root), "figures": _below(folder, root)}
-    inputs["drawn"] = ",".join(sorted(drawn))
+    inputs["drawn"] = ",".join(sorted(drawn.names))
     settings = dict(root=str(root), sys_inputs=inputs, ignore_system_fonts=True, timestamp=int(EPOCH.timestamp()))
     try:
         write_whole(output, lambda partial: typst.compile(str(source), output=str(partial), **settings))
@@ -80,101 +99,83 @@ def _write_names(path: Path, runs: pd.DataFrame, to_come: pd.DataFrame) -> None:
     write_json(path, content | {"planned": planned_ways(runs, to_come), "written": written})
 
 
-def _draw_study(
-    runs, examples, history, to_come, study: str, results: Path, folder: Path, published: pd.DataFrame
-) -> set[str]:
-    """The study's own tables and figures; returns the names of those that not every study has."""
-    drawn = set()
-
+def _draw_study(runs, examples, history, to_come, study: str, results: Path, published, drawn: Drawn) -> None:
+    """The study's own tables and figures."""
     main = runs[(runs["part"] == "main") & runs["task"].isin(TASKS)]
     counted = main[main["counts"]]
     methods = summarise(counted, examples)
     of_counted = examples[examples["run"].isin(counted["run"])]
     compared = statistics.comparisons(of_counted, planned=planned_ways(runs, to_come))
-    _save(folder, "methods", methods, figures.methods(methods, compared if len(compared) else None))
-    _save(folder, "comparisons", compared)
-    _save(folder, "pairs", statistics.pairs(of_counted, PAIRS))
-    _save(folder, "counting", statistics.above_bag_of_words(of_counted))
+    drawn.save("methods", methods, figures.methods(methods, compared if len(compared) else None))
+    drawn.save("comparisons", compared)
+    drawn.save("pairs", statistics.pairs(of_counted, PAIRS))
+    drawn.save("counting", statistics.above_bag_of_words(of_counted))
     adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
     learnt = figures.learning_curves(adapted, methods, shared_design(runs)["select"] or "dev")
     if learnt is not None:
-        _save(folder, "learning-curves", adapted, learnt)
-        drawn.add("learning-curves")
+        drawn.save("learning-curves", adapted, learnt)
     # the demo's toy runs do not stand beside measurements on real texts
     measured = results / "benchmarks.csv"
     benchmarks = pd.read_csv(measured) if study != "demo" and measured.is_file() else None
-    _save(folder, "cost", methods, figures.cost(methods, benchmarks), keep_table=False)
+    drawn.save("cost", methods, figures.cost(methods, benchmarks), keep_table=False)
     tried = tried_rates(runs)
     if len(tried):
-        _save(folder, "rates", tried, figures.rates(tried))
-        drawn.add("rates")
+        drawn.save("rates", tried, figures.rates(tried))
     checked = controls(runs, examples)
     if len(checked):
-        _save(folder, "controls", checked)
-        drawn.add("controls")
+        drawn.save("controls", checked)
     for part in ("glue", "weight decay"):
         of_part = runs[(runs["part"] == part) & runs["counts"]]
         if len(of_part):
-            _save(folder, part.replace(" ", "-"), summarise(of_part, examples))
-            drawn.add(part.replace(" ", "-"))
+            drawn.save(part.replace(" ", "-"), summarise(of_part, examples))
         if part == "glue" and len(of_part):
             of_glue = examples[examples["run"].isin(of_part["run"])]
             differences = statistics.comparisons(of_glue, planned=planned_ways(runs, to_come, part))
-            _save(folder, "glue-differences", differences)
-            drawn.add("glue-differences")
+            drawn.save("glue-differences", differences)
     table = runs[runs["part"] == "batch and rate"]
     if len(table):
-        _save(folder, "batch-and-rate", table[["task", "method", "batch_size", "lr", "accuracy"]])
-        drawn.add("batch-and-rate")
+        drawn.save("batch-and-rate", table[["task", "method", "batch_size", "lr", "accuracy"]])
     pretraining = history[history["task"] == "pretraining"].dropna(axis=1, how="all")
     if len(pretraining):
-        _save(folder, "pretraining", pretraining, figures.pretraining(pretraining))
-        drawn.add("pretraining")
+        drawn.save("pretraining", pretraining, figures.pretraining(pretraining))
     if len(to_come):
-        drawn.add("missing")
+        drawn.names.add("missing")
     if (poems := results / f"{study}-sonnets.json").is_file() and (sonnets := read_json(poems)):
         scores = sonnet_scores(counted, sonnets)
-        _save(folder, "sonnets", scores, figures.sonnet_scores(scores, published))
-        drawn.add("sonnets")
+        drawn.save("sonnets", scores, figures.sonnet_scores(scores, published))
     if (path := results / f"{study}-multitask.parquet").is_file():
         table = pd.read_parquet(path)
         columns = ["an adapter each", "one for all"]
         spread = table.groupby(["task_name", "metric"], sort=False)[columns].agg(["mean", "std"])
         spread.columns = [f"{column} {statistic}" for column, statistic in spread.columns]
-        _save(folder, "multitask", spread.reset_index())
-        drawn.add("multitask")
-    return drawn
+        drawn.save("multitask", spread.reset_index())
 
 
-def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
+def _draw_others(study: str, results: Path, drawn: Drawn) -> None:
     """What comes from elsewhere than the study: the theory, the benchmarks, the other studies on real data."""
-    drawn = set()
     settings = {f"beta = {beta:g}": (beta, 2.0, 1.0) for beta in (-0.5, 0.0, 0.4, 0.7, 0.95)}  # beta, eta, gamma
     lines, points, best = theory.compare(
         settings, np.linspace(-1, 6, 141), np.array([-1, 0, 0.5, 1, 2, 3, 4.5, 6]), **SIMULATION
     )
-    _save(folder, "theory", points, figures.accuracy_over_alpha(lines, points, best))
+    drawn.save("theory", points, figures.accuracy_over_alpha(lines, points, best))
     if study == "demo":  # toy data: real results do not belong beside them
-        return drawn
+        return
     if (results / "benchmarks.csv").is_file():
         waterfall = pd.read_csv(results / "waterfall.csv", index_col=0)
-        _save(folder, "waterfall", waterfall, figures.waterfall(waterfall))
-        drawn.add("benchmarks")
+        drawn.save("waterfall", waterfall, figures.waterfall(waterfall))
+        drawn.names.add("benchmarks")
     if (results / "faults.csv").is_file():
-        drawn.add("faults")
+        drawn.names.add("faults")
     if (results / "benchmark-curves.csv").is_file():
         curves = pd.read_csv(results / "benchmark-curves.csv", index_col=0)
-        _save(folder, "two-sides", curves, figures.two_sides(curves))
-        drawn.add("two-sides")
+        drawn.save("two-sides", curves, figures.two_sides(curves))
     if (results / "pretraining.csv").is_file():
-        _save(folder, "worth", worth(pd.read_csv(results / "pretraining.csv")))
-        drawn.add("worth")
+        drawn.save("worth", worth(pd.read_csv(results / "pretraining.csv")))
     if (results / f"{MAIN}.csv").is_file():
         runs, examples, _ = collected(MAIN, results)
         lora = runs["part"].isin(["main", "bases"]) & (runs["name"] == "lora") & runs["counts"]
         of_bases = needs(runs[lora], examples)
-        _save(folder, "needs", of_bases, figures.needs(of_bases))
-        drawn.add("needs")
+        drawn.save("needs", of_bases, figures.needs(of_bases))
     if (results / "probes.csv").is_file():
         found = pd.read_csv(results / "probes.csv")
         known = found[found["measure"].isin(["probe", "cloze"])]
@@ -182,30 +183,18 @@ def _draw_others(study: str, results: Path, folder: Path) -> set[str]:
             task: rows.set_index("measure")["accuracy"].to_dict()
             for task, rows in found[found["measure"].isin(FLOORS)].groupby("task", sort=False)
         }
-        _save(folder, "probes", known.dropna(axis=1, how="all"), figures.probes(known, floors))
-        drawn.add("probes")
+        drawn.save("probes", known.dropna(axis=1, how="all"), figures.probes(known, floors))
     if (results / "range.csv").is_file():
         ranges = block_ranges(*collected("range", results)[:2])
-        _save(folder, "blocks", ranges, figures.block_ranges(ranges))
-        drawn.add("blocks")
+        drawn.save("blocks", ranges, figures.block_ranges(ranges))
     if (results / "alpha-accuracy.parquet").is_file():
         accuracy = pd.read_parquet(results / "alpha-accuracy.parquet")
-        _save(folder, "alpha-accuracy", accuracy, figures.small_data(accuracy))
+        drawn.save("alpha-accuracy", accuracy, figures.small_data(accuracy))
         rows = pd.read_parquet(results / "alpha-rows.parquet")
-        _save(folder, "alpha-rows", rows, figures.alpha_agreement(rows), keep_table=False)
+        drawn.save("alpha-rows", rows, figures.alpha_agreement(rows), keep_table=False)
         trace = pd.read_parquet(results / "alpha-trace.parquet")
-        _save(folder, "alpha-paths", trace, figures.alpha_paths(trace), keep_table=False)
-        _save(folder, "alpha-gain", alpha_gain(accuracy))
-        drawn.add("alpha")
-    return drawn
-
-
-def _save(folder: Path, name: str, table: pd.DataFrame, figure=None, keep_table: bool = True) -> None:
-    if keep_table:
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
-    if figure is not None:
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+        drawn.save("alpha-paths", trace, figures.alpha_paths(trace), keep_table=False)
+        drawn.save("alpha-gain", alpha_gain(accuracy))
 
 
 def _below(path: Path, root: Path) -> str:

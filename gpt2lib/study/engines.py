@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import psutil
+import torch
 from filelock import FileLock
 
 from gpt2lib.common.checks import one_line
@@ -28,8 +29,6 @@ class Processes:
     a time."""
 
     def __init__(self, jobs: int | None = None):
-        import torch
-
         # what a cluster's scheduler or taskset left to us, where the system can say so
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.jobs = jobs or (1 if torch.cuda.is_available() else max(1, min(8, cores)))
@@ -134,7 +133,6 @@ def execute(command: list[str], work: str, environment: dict[str, str]) -> int:
             time.sleep(1)
         if (folder / "result.json").is_file():
             return 0
-        (folder / "worker.txt").write_text(str(os.getpid()), encoding="utf-8")
         tied = {"preexec_fn": _die_with_parent} if sys.platform == "linux" else {}
         return _popen(command, folder, os.environ | environment, **tied).wait()
 

@@ -115,7 +115,7 @@ class Study:
 
         Ctrl-C, or an error, ends the notebooks that are running; their checkpoints stay.
         """
-        work = self.folder / ".work"
+        work = working_folder(self.folder)
         work.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", blocking=False):

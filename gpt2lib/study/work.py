@@ -20,11 +20,11 @@ from gpt2lib.study.notebook import default_values
 from gpt2lib.study.rows import TRIALS, Record
 
 # of a whole run
-LEFTOVERS = ("checkpoint.pt", "progress.json", "parameters.yaml", "worker.txt", "process.json", ".lock")
+LEFTOVERS = ("checkpoint.pt", "progress.json", "parameters.yaml", "process.json", ".lock")
 
 
-def working_folder(folder: Path, name: str) -> Path:
-    """Where a run of the study in `folder` works until it is whole."""
+def working_folder(folder: Path, name: str = "") -> Path:
+    """Where a run of the study in `folder` works until it is whole; without a name, where all of them do."""
     return folder / ".work" / name
 
 

@@ -11,27 +11,3 @@ from gpt2lib.tasks.prompts import answer_ids, paraphrase_prompt, plain_prompt, s
 from gpt2lib.tasks.sonnets import complete_sonnets
 from gpt2lib.tasks.submission import read_submission, write_submission
 from gpt2lib.tasks.task import TASKS, Task
-
-__all__ = [
-    "METHODS",
-    "TASKS",
-    "Adapted",
-    "Encoder",
-    "Full",
-    "LastLayer",
-    "Method",
-    "Task",
-    "answer_ids",
-    "complete_sonnets",
-    "load_adapted",
-    "method_named",
-    "method_of",
-    "paraphrase_prompt",
-    "plain_prompt",
-    "prepare",
-    "read_submission",
-    "save_adapted",
-    "settings_of",
-    "sonnet_prompt",
-    "write_submission",
-]

@@ -171,8 +171,7 @@ class Adapted:
             raise ValueError(f"{self.task} is predicted, not written")
         check_number("temperature", temperature, 0, 1e6)
         check_number("top_p", top_p, 1e-9, 1)
-        check_count("seed", seed, at_least=0)
-        check_number("seed", seed, 0, 2**63 - 1)
+        check_count("seed", seed, 0, 2**63 - 1)
         given = verse_lines(lines)
         if not 1 <= len(given) < LINES:
             raise ValueError(f"a sonnet of {LINES} lines goes on from 1 to {LINES - 1} of them, not from {len(given)}")

@@ -49,7 +49,7 @@ def prepare(data: TaskData, body: Decoder, tokenizer, method: Trainable | str) -
 
     method: `LastLayer()`, `Full()`, an adapter's specification such as `LoRA()`, or the name of one of
     `method.METHODS`. Sentiment and GLUE add a linear layer, which every method trains; the cloze task and the sonnets
-    read GPT-2's own output layer, of which `LastLayer` trains a copy (the rows of the two answers, or the whole).
+    read the body's own output layer, of which `LastLayer` trains a copy (the rows of the two answers, or the whole).
     """
     if isinstance(method, str):
         method = method_named(method)

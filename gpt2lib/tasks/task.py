@@ -91,7 +91,7 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Cloze(Classification):
-    """A class from GPT-2's own output layer: the prompt ends in a question, and the classes' names answer it."""
+    """A class from the body's own output layer: the prompt ends in a question, and the classes' names answer it."""
 
     def head(self, body: Decoder, tokenizer, own_output_layer: bool = False) -> Classifier:
         return Classifier(body, ClozeHead(body, answer_ids(tokenizer, self.classes), trained=own_output_layer))

@@ -8,5 +8,3 @@ from gpt2lib.training.evaluate import evaluate, predict
 from gpt2lib.training.objectives import trained_parameters
 from gpt2lib.training.settings import TrainingSettings
 from gpt2lib.training.trainer import Trainer, fit
-
-__all__ = ["Trainer", "TrainingSettings", "evaluate", "fit", "predict", "trained_parameters"]

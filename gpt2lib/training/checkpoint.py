@@ -90,7 +90,7 @@ def identity_of(
     given = ((name, p) for name, p in body.named_parameters() if not p.requires_grad or body.adapter is None)
     return {
         "settings": json.dumps(asdict(settings), sort_keys=True),
-        "adapter": body.adapter.to_json() if body.adapter else "none",
+        "adapter": json.dumps(body.adapter.to_dict()) if body.adapter else "none",
         "base model": digest_of(given),
         "trained parameters": json.dumps({name: list(p.shape) for name, p in trained.items()}),
         "training examples": _digest_of_examples(train),

@@ -50,7 +50,7 @@ def trained_parameters(model) -> dict[str, nn.Parameter]:
 
 
 class ClozeHead(nn.Module):
-    """The logits of given words as the next token: n_embd -> len(token_ids). Without `trained` it is GPT-2's own output
+    """The logits of given words as the next token: n_embd -> len(token_ids). Without `trained` it is the body's output
     layer and has no parameter; with it, the words' rows are copied and trained: n_embd * len(token_ids)."""
 
     def __init__(self, body: Decoder, token_ids: list[int], trained: bool):

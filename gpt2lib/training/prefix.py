@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,7 +131,8 @@ def _read(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray | N
     """The kept states; None where they are missing or damaged."""
     try:
         states = np.load(path, mmap_mode="r")
-        os.utime(path)  # the least recently used are the first to go
+        now = time.time_ns()  # the least recently used are the first to go, and a file system's own clock is coarse
+        os.utime(path, ns=(now, now))
     except (OSError, ValueError, EOFError):
         return None
     return states.view(np.ndarray) if states.shape == shape and states.dtype == dtype else None
@@ -141,20 +142,27 @@ def _no_room(folder: Path, size: int) -> str:
     """Why `size` more bytes cannot be kept, after the least recently used files have made way; "" if they can."""
     if size > limit():
         return f"the hidden states of the frozen blocks take {size / 1e9:.1f} GB, more than GPT2LIB_PREFIX_GB allows"
-    kept = (path for path in folder.glob("*.npy") if ".partial" not in path.name or _age(path) > ABANDONED)
-    files = sorted(kept, key=_age, reverse=True)
-    total = sum(path.stat().st_size for path in files)
-    while files and (total + size > limit() or shutil.disk_usage(folder).free < size + SPARE):
-        total -= files[0].stat().st_size
-        files.pop(0).unlink(missing_ok=True)  # a process that still reads it keeps it until it ends
+    files = sorted(_files(folder))
+    total = sum(of_file for _, _, of_file in files)
+    for _, path, of_file in files:
+        if total + size <= limit() and shutil.disk_usage(folder).free >= size + SPARE:
+            break
+        total -= of_file
+        path.unlink(missing_ok=True)  # a process that still reads it keeps it until it ends
     if (free := shutil.disk_usage(folder).free) < size + SPARE:
         return f"the hidden states of the frozen blocks take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
     return ""
 
 
-def _age(path: Path) -> float:
-    """Seconds since a file was last used."""
-    return time.time() - path.stat().st_mtime
+def _files(folder: Path) -> Iterator[tuple[float, Path, int]]:
+    """When each file of kept states was last used, its path and its size. Other processes take some away meanwhile."""
+    for path in folder.glob("*.npy"):
+        try:
+            about = path.stat()
+        except FileNotFoundError:
+            continue
+        if ".partial" not in path.name or time.time() - about.st_mtime > ABANDONED:
+            yield about.st_mtime, path, about.st_size
 
 
 @torch.no_grad()

@@ -101,16 +101,15 @@ def alpha_paths(trace: pd.DataFrame) -> Figure:
     return done(figure)
 
 
-def token_graph(attention: np.ndarray, tokens: Sequence[str], similarity: np.ndarray | None = None) -> Figure:
-    """A graph over the tokens of a sentence as heat maps, a row for the token that takes: how similar two tokens are
-    (if given), which are joined, and how much each takes from each.
+def token_graph(attention: np.ndarray, tokens: Sequence[str], similarity: np.ndarray) -> Figure:
+    """A graph over the tokens of a sentence as heat maps, a row for the token that takes: how similar two tokens are,
+    which are joined, and how much each takes from each.
 
     attention: [heads, seq, seq], averaged over heads; an edge is where it is not 0. similarity: [seq, seq], cosines.
     """
     edges = (attention > 0).any(0)
-    maps = {"edges": (edges, "Greys", 1), "attention": (np.where(edges, attention.mean(0), np.nan), "viridis", None)}
-    if similarity is not None:
-        maps = {"similarity (cosine)": (similarity, "viridis", 1)} | maps
+    maps = {"similarity (cosine)": (similarity, "viridis", 1), "edges": (edges, "Greys", 1)}
+    maps["attention"] = np.where(edges, attention.mean(0), np.nan), "viridis", None
     figure, (axes,) = panels(1, len(maps), WIDTH * len(maps) / 3, 2.4, layout="compressed", sharey=True)
     for axis, (name, (values, cmap, top)) in zip(axes, maps.items(), strict=True):
         image = heat_map(axis, values, tokens, cmap=cmap, vmin=None if name.startswith("sim") else 0, vmax=top)

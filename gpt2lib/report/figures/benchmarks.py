@@ -22,11 +22,9 @@ def waterfall(table: pd.DataFrame) -> Figure:
     axis.barh(y, speed - before, left=before, height=0.6, color=colours)
     for i in y[:-1]:
         axis.plot([speed[i]] * 2, [i - 0.3, i + 1.3], color="0.5", linewidth=0.7)
-    ends = np.maximum(speed, before)
-    if "lowest" in table:
-        whiskers = [speed - table["lowest"], table["highest"] - speed]
-        axis.errorbar(speed, y, xerr=whiskers, fmt="none", ecolor="0.25", elinewidth=0.9, capsize=2)
-        ends = np.maximum(ends, table["highest"].to_numpy())
+    whiskers = [speed - table["lowest"], table["highest"] - speed]
+    axis.errorbar(speed, y, xerr=whiskers, fmt="none", ecolor="0.25", elinewidth=0.9, capsize=2)
+    ends = np.maximum(before, table["highest"].to_numpy())
     for i in y:
         change = f"{speed[i]:.1f}" if i == 0 else f"{speed[i] - before[i]:+.1f}"
         axis.text(ends[i], i, f" {change} ({speed[i] / speed[0]:.2f}x)", va="center", fontsize=7)

@@ -64,7 +64,7 @@ def bits_by_part(table: pd.DataFrame) -> Figure:
     return done(figure, legend=True)
 
 
-def probes(table: pd.DataFrame, floors: dict[str, dict[str, float]] | None = None) -> Figure:
+def probes(table: pd.DataFrame, floors: dict[str, dict[str, float]]) -> Figure:
     """What a base knows of each task, a panel a task: a line a base for the dev accuracy of a linear probe after each
     block, diamonds on the right for what it answers when asked; grey lines for floors, by task and name.
 
@@ -78,7 +78,7 @@ def probes(table: pd.DataFrame, floors: dict[str, dict[str, float]] | None = Non
             lines, asked = rows[rows["measure"] == "probe"], rows[rows["measure"] == "cloze"]
             axis.plot(lines["share"], 100 * lines["accuracy"], "o-", color=colour, label=base, markersize=3)
             axis.plot([1.15] * len(asked), 100 * asked["accuracy"], "D", color=colour, markersize=5)
-        for name, value in ((floors or {}).get(task, {})).items():
+        for name, value in floors.get(task, {}).items():
             axis.axhline(100 * value, color=GREY, linestyle=FLOOR_STYLES.get(name, "-"), label=name)
         axis.set_xticks([0, 0.5, 1, 1.15], ["embedding", "middle", "last", "asked"], rotation=35, ha="right")
         axis.set(title=title(task), xlabel="after which block", xlim=(-0.05, 1.22))

@@ -9,7 +9,7 @@ from gpt2lib.tasks import METHODS
 CONVENTIONS = {"whole": "chrF of whole sonnets, given lines included", "continuation": "chrF of the continuation alone"}
 
 
-def sonnet_scores(table: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
+def sonnet_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """chrF of every method's sonnets and of completions that know nothing (grey), in both conventions, the best on top.
 
     table: columns method, chrf_whole, chrf_continuation. published: rows of published.csv; a score is drawn, with its
@@ -24,12 +24,11 @@ def sonnet_scores(table: pd.DataFrame, published: pd.DataFrame | None = None) ->
         axis.set_xlabel(label)
         axis.grid(axis="y", visible=False)
         axis.margins(y=0.02)
-        if published is not None and "convention" in published:
-            for row in published[published["convention"] == convention].itertuples():
-                axis.axvline(row.value, color="black", linestyle=":", linewidth=1)
-                name = row.work if len(row.work) < 16 else row.source
-                place = dict(transform=axis.get_xaxis_transform(), ha="right", va="bottom", fontsize=6.5)
-                axis.text(row.value, 1.01, f"{name}, {row.base_model}: {row.value:.1f}", **place)
+        for row in published[published["convention"] == convention].itertuples():
+            axis.axvline(row.value, color="black", linestyle=":", linewidth=1)
+            name = row.work if len(row.work) < 16 else row.source
+            place = dict(transform=axis.get_xaxis_transform(), ha="right", va="bottom", fontsize=6.5)
+            axis.text(row.value, 1.01, f"{name}, {row.base_model}: {row.value:.1f}", **place)
     axes[0].invert_yaxis()
     return done(figure)
 

@@ -41,29 +41,23 @@ def best_alphas(quantities: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]])
     return done(figure)
 
 
-def gain_map(beta: np.ndarray, eta: np.ndarray, gain: np.ndarray, best: np.ndarray | None = None) -> Figure:
+def gain_map(beta: np.ndarray, eta: np.ndarray, gain: np.ndarray, best: np.ndarray) -> Figure:
     """What the best alpha gains over alpha = 1, in points of accuracy. gain: [eta, beta].
 
     best, the best alpha [eta, beta], parts the map at the line where it is 1 and nothing is gained: blue where the
     source is trusted less than alpha = 1 does, red where it is trusted more.
     """
     figure, ((axis,),) = panels(width=4.2, height=2.7)
-    points = 100 * gain if best is None else 100 * gain * np.where(best > 1, 1, -1)
-    scale = {"cmap": "viridis"}
-    if best is not None:
-        most = np.abs(points).max()
-        scale = {"cmap": "RdBu_r", "norm": SymLogNorm(linthresh=most / 8, vmin=-most, vmax=most)}
-    image = axis.pcolormesh(beta, eta, points, shading="nearest", rasterized=True, **scale)
+    points = 100 * gain * np.where(best > 1, 1, -1)
+    most = np.abs(points).max()
+    scale = SymLogNorm(linthresh=most / 8, vmin=-most, vmax=most)
+    image = axis.pcolormesh(beta, eta, points, shading="nearest", rasterized=True, cmap="RdBu_r", norm=scale)
     axis.set(xlabel="similarity of source and target, beta", ylabel="eta = p / n", yscale="log")
-    bar = figure.colorbar(image, label="gain (points)")
-    if best is not None:
-        line = axis.contour(beta, eta, best, levels=[1], colors="black", linewidths=1)
-        axis.clabel(line, fmt="alpha* = 1", fontsize=7)
-        bar.set_label("points gained by alpha* below 1 (blue)\nor above 1 (red)")
-        steps = [step for step in (0.3, 1, 3, 10, 30) if step <= most]
-        bar.set_ticks(
-            [-step for step in steps[::-1]] + [0] + steps, labels=[f"{s:g}" for s in [*steps[::-1], 0, *steps]]
-        )
+    bar = figure.colorbar(image, label="points gained by alpha* below 1 (blue)\nor above 1 (red)")
+    line = axis.contour(beta, eta, best, levels=[1], colors="black", linewidths=1)
+    axis.clabel(line, fmt="alpha* = 1", fontsize=7)
+    steps = [step for step in (0.3, 1, 3, 10, 30) if step <= most]
+    bar.set_ticks([-step for step in steps[::-1]] + [0] + steps, labels=[f"{s:g}" for s in [*steps[::-1], 0, *steps]])
     return done(figure)
 
 
