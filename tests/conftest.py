@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from gpt2lib import GPT2, GPT2Config, Llama, LlamaConfig
+from gpt2lib.model.attention import KVCache
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -35,6 +36,17 @@ def random_model(seed: int = 0, family: str = "gpt2", **sizes) -> GPT2 | Llama:
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
     return model.eval()
+
+
+@torch.no_grad()
+def difference_in_chunks(model: GPT2 | Llama, ids: torch.Tensor, mask: torch.Tensor | None, size: int) -> float:
+    """How far a prompt in chunks of `size` tokens, with a cache, is from one pass, where its tokens are real."""
+    cache, pieces = KVCache(ids.shape[1]), []
+    for piece in ids.split(size, dim=1):
+        seen = None if mask is None else mask[:, : cache.length + piece.shape[1]]
+        pieces.append(model(piece, seen, cache))
+    real = torch.ones_like(ids).bool() if mask is None else mask.bool()
+    return (torch.cat(pieces, 1) - model(ids, mask))[real].abs().max().item()
 
 
 @pytest.fixture
@@ -114,15 +126,20 @@ NOTEBOOK = textwrap.dedent("""
 """)
 
 
+def write_notebook(path: Path, source: str = NOTEBOOK) -> None:
+    """Make an .ipynb of a source in jupytext's percent format."""
+    import jupytext  # takes seconds
+
+    notebook = jupytext.reads(source, "py:percent")
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    jupytext.write(notebook, path)
+
+
 @pytest.fixture
 def study(tmp_path):
     """Writes a study's TOML beside its one notebook and returns its path."""
-    import jupytext
-
     (tmp_path / "notebooks" / "studies").mkdir(parents=True)
-    notebook = jupytext.reads(NOTEBOOK, "py:percent")
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    jupytext.write(notebook, tmp_path / "notebooks" / "one.ipynb")
+    write_notebook(tmp_path / "notebooks" / "one.ipynb")
 
     def write(content):
         path = tmp_path / "notebooks" / "studies" / "trial.toml"

@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,8 +12,9 @@ import textwrap
 import time
 from pathlib import Path
 
-import jupytext
+import psutil
 import torch
+from conftest import write_notebook
 from faults import Net
 from safetensors.torch import load_file
 
@@ -96,9 +95,7 @@ def attack(net: Net, folder: Path, count: int) -> None:
 
 def written(folder: Path) -> Path:
     (folder / "notebooks" / "studies").mkdir(parents=True)
-    notebook = jupytext.reads(NOTEBOOK, "py:percent")
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    jupytext.write(notebook, folder / "notebooks" / "short.ipynb")
+    write_notebook(folder / "notebooks" / "short.ipynb", NOTEBOOK)
     study = folder / "notebooks" / "studies" / "short.toml"
     study.write_text('[[runs]]\nnotebook = "short"\nname = "run"\n')
     return study
@@ -128,19 +125,10 @@ def start(study: Path, runs: Path, room: int | None = None) -> Started:
 
 def kill_all(process: subprocess.Popen) -> None:
     """SIGKILL to the study, its papermill and its kernel: as if the machine had lost power."""
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    family = [process.pid]
-    for pid in family:
-        family += children.get(pid, [])
-    for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    parent = psutil.Process(process.pid)
+    for one in [parent, *parent.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
     process.wait()
 
 

@@ -8,9 +8,8 @@ import re
 import tempfile
 from pathlib import Path
 
-import jupytext
 import pandas as pd
-from conftest import NOTEBOOK
+from conftest import write_notebook
 from faults import Net
 from faults_damage import damaged, damaged_json, each
 from faults_weights import caches, pickles, weights
@@ -125,10 +124,8 @@ def whole_tables(net: Net, room: Path) -> None:
 
 
 def studies(net: Net, room: Path) -> None:
-    notebook = jupytext.reads(NOTEBOOK, "py:percent")
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     (room / "studies").mkdir()
-    jupytext.write(notebook, room / "one.ipynb")
+    write_notebook(room / "one.ipynb")
     path = room / "studies" / "study.toml"
 
     def read() -> None:

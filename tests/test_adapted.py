@@ -174,7 +174,7 @@ def test_the_command_writes_a_table(kept, tmp_path, call, capsys):
         (("predict", "sst", ""), "text 1 is empty"),
         (("predict", "sst"), "give either TEXT or --file"),
         (("predict", "sst", "x", "--output", "o.tsv"), "--output is for --file"),
-        (("write", "a line", "--seed", "99999999999999999999"), "seed must be a number from 0"),
+        (("write", "a line", "--seed", "99999999999999999999"), "seed must be an integer from 0"),
         (("predict", "imdb", "x"), "no task is called 'imdb'"),
         (("predict", "quora", "one text"), "quora judges two texts at a time"),
         (("predict", "sonnets", "a line"), "sonnets is written, not predicted"),

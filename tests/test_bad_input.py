@@ -7,15 +7,27 @@ import pytest
 import torch
 from conftest import REPOSITORY, random_model
 
-from gpt2lib import GPT2, AdamW, GPT2Config, adapters, cli
-from gpt2lib.adapters import AlphaLoRA, GraphLoRA, KANLoRA, KronA, LoRA, attach, from_peft, load, merge, save, to_peft
+from gpt2lib import GPT2, GPT2Config, cli
+from gpt2lib.adapters import (
+    AlphaLoRA,
+    GraphLoRA,
+    KANLoRA,
+    KronA,
+    KronAB,
+    LoRA,
+    Spec,
+    attach,
+    from_peft,
+    load,
+    merge,
+    save,
+    to_peft,
+)
 from gpt2lib.data import Batch, Encoded, Example, load_task, pretraining
 from gpt2lib.model.base import load_base, load_tokenizer
 from gpt2lib.model.generate import generate
 from gpt2lib.tasks import METHODS, Encoder, method_named, paraphrase_prompt
-from gpt2lib.theory import accuracy
 from gpt2lib.training import TrainingSettings, fit
-from gpt2lib.training.optimizer import Muon
 
 RESULTS = str(REPOSITORY / "report" / "results")
 STUDY = str(REPOSITORY / "notebooks" / "studies" / "demo.toml")
@@ -84,7 +96,6 @@ CASES = {
     "width": (lambda model: GPT2Config(n_embd=30, n_head=4), "n_head=4 does not divide n_embd=30; possible"),
     "layers": (lambda model: GPT2Config(n_layer=0), "n_layer must be an integer of at least 1"),
     "dropout": (lambda model: GPT2Config(attn_pdrop=1.0), r"attn_pdrop must be in \[0, 1\)"),
-    "size": (lambda model: GPT2Config.from_name("gpt3"), "no GPT-2 size is called 'gpt3'"),
     "folder": (lambda model: GPT2.from_pretrained("./nowhere"), "there is no folder"),
     "base": (lambda model: load_base("untrained:./nowhere"), "there is no folder"),
     "too long": (lambda model: model(torch.zeros(1, 60, dtype=torch.long)), "60 tokens are more than .*n_positions=48"),
@@ -103,40 +114,52 @@ CASES = {
         lambda model: Batch.of([Encoded([1]), Encoded([2], hidden=np.zeros((1, 32), np.float32), first=2)]),
         "goes on from the same block in all its examples",
     ),
-    "no such field": (
-        lambda model: GPT2.from_pretrained("gpt2-mini", dropout=0.1),
-        "has no dropout; possible: .*attn_pdrop",
-    ),
-    "another shape": (
-        lambda model: GPT2.from_pretrained("gpt2-mini", n_layer=2),
-        "no model with .*'n_layer': 2.*depth=",
-    ),
     "no file": (lambda model: load_base("models/x.gguf"), "there is no file models/x.gguf"),
     "mask": (lambda model: model(ROW, torch.ones(1, 2)), r"attention_mask is \[1, 2\], expected \[1, 3\]"),
+    "mask of a prompt": (lambda model: generate(model, ROW, torch.ones(1, 2)), r"attention_mask is \[1, 2\], expected"),
     "empty row": (lambda model: generate(model, ROW, torch.zeros(1, 3)), "at least one real token in every row"),
     "new tokens": (lambda model: generate(model, ROW, max_new_tokens=-1), "must be an integer of at least 0"),
     "room": (lambda model: generate(model, ROW, max_new_tokens=99), "n_positions"),
-    "temperature": (lambda model: generate(model, ROW, temperature=-1.0), "temperature"),
-    "learning rate": (lambda model: AdamW(model.parameters(), lr=-1), "lr must be a number of at least 0"),
-    "betas": (lambda model: AdamW(model.parameters(), betas=(0.9, 1.0)), r"two numbers in \[0, 1\)"),
-    "muon": (lambda model: Muon([model.ln_f.weight], []), "Muon orthogonalises matrices"),
+    "temperature": (lambda model: generate(model, ROW, temperature=-1.0), "temperature must be a number from 0"),
+    "temperature nan": (lambda model: generate(model, ROW, temperature=float("nan")), "temperature must be .*not nan"),
+    "top k": (lambda model: generate(model, ROW, top_k=0), "top_k must be an integer of at least 1"),
+    "top p": (lambda model: generate(model, ROW, top_p=0.0), "top_p must be a number from 1e-09 to 1"),
     "rank": (lambda model: LoRA(rank=0), "rank must be an integer of at least 1"),
     "rank above": (lambda model: attach(model, LoRA(rank=33)), "rank=33 is above that of .*possible: 1 to 32"),
+    "dropout of LoRA": (lambda model: LoRA(dropout=1.0), r"dropout must be in \[0, 1\)"),
     "targets": (lambda model: LoRA(targets=("q", "x")), "give a tuple of different names among q, k, v, o, up, down"),
     "no targets": (lambda model: LoRA(targets=()), "targets="),
-    "shape": (lambda model: attach(model, KronA(shape=(5, 5))), "does not divide a layer of shape"),
+    "a target twice": (lambda model: LoRA(targets=("q", "q")), "different names"),
+    "a target as a text": (lambda model: LoRA(targets="q"), "targets must be a tuple"),
+    "no gate": (
+        lambda model: attach(model, LoRA(targets=("up", "gate"))),
+        "a block of GPT2 has no 'gate'; possible: q, k, v, o, up, down",
+    ),
+    "shape": (
+        lambda model: attach(model, KronA(shape=(5, 4))),
+        r"\[5, 4\] does not divide a layer of shape \[32, 32\]; possible: one of \[1, 2, 4",
+    ),
+    "shape of nothing": (lambda model: KronA(shape=(0, 2)), "two integers of at least 1, a1 and a2"),
+    "least budget": (lambda model: KronAB(budget=1), "budget must be an integer of at least 2"),
+    "dropout of KronAB": (lambda model: KronAB(dropout=-1), r"dropout must be in \[0, 1\)"),
     "shape and budget": (lambda model: KronA(shape=(4, 4), budget=9), "not both"),
     "share": (lambda model: AlphaLoRA(share=1.0), r"^share must be in \[0, 1\)"),
-    "heads": (lambda model: GraphLoRA(graph_rank=8, heads=3), "heads=3 does not divide graph_rank=8"),
+    "every": (lambda model: AlphaLoRA(every=0), "every must be an integer of at least 1"),
+    "heads": (lambda model: GraphLoRA(heads=3), r"heads=3 does not divide graph_rank=8; possible: \[1, 2, 4, 8\]"),
+    "neighbours": (lambda model: GraphLoRA(top_k=0), "top_k must be an integer of at least 1"),
+    "scores": (lambda model: GraphLoRA(scores="cosine"), "scores must be 'gatv2' or 'dot'"),
+    "graph rank": (lambda model: attach(model, GraphLoRA(graph_rank=64)), "graph_rank=64 is above .*possible: 1 to 32"),
     "threshold": (lambda model: GraphLoRA(top_k=None, threshold=2.0), r"a cosine, in \[-1, 1\]"),
-    "spline rank": (lambda model: attach(model, KANLoRA(kan_rank=33)), "kan_rank=33 is above the width"),
+    "spline rank": (lambda model: attach(model, KANLoRA(kan_rank=33)), "kan_rank=33 is above .*possible: 1 to 32"),
+    "grid": (lambda model: KANLoRA(grid=0), "grid must be an integer"),
     "twice": (lambda model: attach(attach(model, LoRA()), LoRA()), "the model already has"),
     "nothing to merge": (lambda model: merge(model), "there is no adapter to merge"),
     "no merge": (lambda model: merge(attach(model, GraphLoRA())), "cannot be merged into the weights of"),
     "nothing to save": (lambda model: save(model, "x"), "there is no adapter to save"),
     "no adapter": (lambda model: load(model, "nowhere"), "holds no adapter.json"),
     "not peft's": (lambda model: from_peft(model, "nowhere"), "peft's save_pretrained"),
-    "not for peft": (lambda model: to_peft(attach(model, KronA()), "x"), "peft's format holds a plain LoRA"),
+    "nothing for peft": (lambda model: to_peft(model, "x"), "plain LoRA; attached is nothing"),
+    "not for peft": (lambda model: to_peft(attach(model, KronA()), "x"), "plain LoRA; attached is KronA"),
     "method": (lambda model: method_named("lorra"), "no method is called 'lorra'; possible: last-linear, full, lora"),
     "task": (lambda model: load_task("imdb"), "no task is called 'imdb'; possible"),
     "budget": (lambda model: method_named("lora", model.config, -5), "budget must be an integer of at least 0, not -5"),
@@ -163,6 +186,12 @@ CASES = {
     ),
     "no data": (lambda model: fit(model, [], []), "training needs examples: 0 to train on"),
     "epochs": (lambda model: TrainingSettings(epochs=0), "epochs must be an integer of at least 1"),
+    "batch size": (lambda model: TrainingSettings(batch_size=0), "batch_size must be an integer of at least 1"),
+    "learning rate": (lambda model: TrainingSettings(lr=0.0), "lr must be a finite number above 0, not 0.0"),
+    "learning rate nan": (lambda model: TrainingSettings(lr=float("nan")), "lr must be a finite number, not nan"),
+    "weight decay": (lambda model: TrainingSettings(weight_decay=-1.0), "weight_decay must be a number from 0"),
+    "patience": (lambda model: TrainingSettings(patience=0), "patience must be an integer of at least 1"),
+    "steps": (lambda model: TrainingSettings(max_steps=0), "max_steps must be an integer of at least 1"),
     "warmup": (lambda model: TrainingSettings(warmup=2.0), "^warmup must be a number from 0 to 1, not 2.0$"),
     "norm": (
         lambda model: TrainingSettings(max_grad_norm=0.0),
@@ -177,8 +206,11 @@ CASES = {
         "every part needs a positive share; 'a' has -1.0",
     ),
     "factors": (lambda model: pretraining.count_embeddings({}, 0, 8, 9), "8 tokens have no 9 factors"),
-    "theory": (lambda model: accuracy(1.0, 1.0, 0.0, 1.0, 1.0, 0.0), "gamma"),
-    "adapter's file": (lambda model: adapters.Spec.from_json('{"method": "lorra"}'), "no adapter method is called"),
+    "method of an adapter": (lambda model: Spec.from_dict({"method": "lorra"}), "no adapter method is called 'lorra'"),
+    "setting of an adapter": (
+        lambda model: Spec.from_dict({"method": "lora", "bank": 3}),
+        "LoRA has no setting .*bank",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from conftest import REPOSITORY
 
 from gpt2lib.data import COURSE_TASKS, HASHES, find_file, load_task, tokenize
 from gpt2lib.data.glue import GLUE
@@ -205,10 +206,9 @@ def test_real_glue(real_data, name, sizes):
 
 def test_without_any_setting_the_checkout_is_looked_in(monkeypatch):
     monkeypatch.delenv("GPT2LIB_DATA", raising=False)
-    try:
-        assert find_file("quora-dev.csv").is_file()
-    except FileNotFoundError as error:
-        assert "quora-dev.csv is not in" in str(error) and "GPT2LIB_DATA" in str(error)
+    monkeypatch.setitem(HASHES, "no-such-file.csv", None)
+    with pytest.raises(FileNotFoundError, match=rf"^no-such-file\.csv is not in {REPOSITORY / 'data'}; .*GPT2LIB_DATA"):
+        find_file("no-such-file.csv")
 
 
 @pytest.mark.parametrize("task", ["sst", "cfimdb", "quora", "sonnets"])

@@ -8,8 +8,6 @@ from faults_disk import disks, kills
 from faults_files import files
 from faults_models import models
 
-from gpt2lib.data import HASHES, find_file
-
 
 @pytest.mark.parametrize(
     ("kind", "share"),
@@ -58,16 +56,3 @@ def test_the_same_seed_makes_the_same_attempts():
     for number, values in enumerate(drawn):
         Net(seed=number // 2).draw(20, st.integers(), values.append)
     assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == 20
-
-
-def test_a_download_with_another_hash_is_refused(tmp_path, monkeypatch):
-    import pooch
-
-    def fetched(*args, **kwargs):
-        raise ValueError("SHA256 hash of downloaded file does not match")
-
-    monkeypatch.setenv("GPT2LIB_DATA", str(tmp_path))
-    monkeypatch.setattr(pooch, "retrieve", fetched)
-    name = next(name for name in HASHES if HASHES[name] is not None)
-    with pytest.raises(ValueError, match="the download is not the course's file"):
-        find_file(name)

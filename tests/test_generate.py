@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, random_model
+from conftest import FAMILIES, difference_in_chunks, random_model
 
-from gpt2lib.model.attention import KVCache
 from gpt2lib.model.generate import sample
 
 
@@ -41,14 +40,7 @@ def test_cached_batches_of_unequal_prompts_equal_uncached_single_ones(model):
 def test_a_prompt_in_chunks_gives_what_one_pass_gives(model, size):
     _, (right, mask), (left, left_mask) = prompts()
     for ids, attention_mask in ((torch.randint(0, 61, (2, 11)), None), (right, mask), (left, left_mask)):
-        with torch.no_grad():
-            expected = model(ids, attention_mask)
-            cache, pieces = KVCache(ids.shape[1]), []
-            for piece in ids.split(size, dim=1):
-                seen = None if attention_mask is None else attention_mask[:, : cache.length + piece.shape[1]]
-                pieces.append(model(piece, seen, cache))
-        real = torch.ones_like(ids).bool() if attention_mask is None else attention_mask.bool()
-        assert (torch.cat(pieces, 1) - expected)[real].abs().max() < 1e-5
+        assert difference_in_chunks(model, ids, attention_mask, size) < 1e-5
 
 
 def test_rows_stop_at_the_end_token_and_only_there(model):
@@ -128,21 +120,3 @@ def test_generation_under_autocast_and_in_bf16(model, dtype):
     ids = torch.tensor([[1, 2, 3]])
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.float32):
         assert model.to(dtype).generate(ids, max_new_tokens=4, temperature=0).shape == (1, 7)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (dict(max_new_tokens=48), "n_positions=48"),
-        (dict(temperature=-1), "temperature"),
-        (dict(temperature=float("nan")), "temperature"),
-        (dict(top_k=0), "top_k"),
-        (dict(top_p=0.0), "top_p"),
-        (dict(attention_mask=torch.zeros(1, 2)), "at least one real token"),
-        (dict(attention_mask=torch.ones(1, 3)), "attention_mask"),
-        (dict(max_new_tokens=-1), "max_new_tokens"),
-    ],
-)
-def test_bad_input(model, settings, message):
-    with pytest.raises(ValueError, match=message):
-        model.generate(torch.tensor([[1, 2]]), **settings)

@@ -64,8 +64,7 @@ def test_claims_are_checked_and_prose_comes_first(pair):
     checked = [c for c in notebook.cells if "nbval-check-output" in c.metadata.get("tags", [])]
     assert checked and all(cell.outputs for cell in checked)
     outputs = [output for cell in checked for output in cell.outputs]
-    table = any("| holds |" in output.get("data", {}).get("text/markdown", "") for output in outputs)
-    assert table or any("holds:" in output.get("text", "") for output in outputs)
+    assert any("| holds |" in output.get("data", {}).get("text/markdown", "") for output in outputs)
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
 
 

@@ -238,8 +238,11 @@ def test_the_least_recently_used_files_make_way(monkeypatch, cache):
     model = Classifier(body(ADAPTERS[0]), LinearHead(32, 2).double())
     tokens = sum(len(e.ids) for e in examples(40))
     monkeypatch.setenv("GPT2LIB_PREFIX_GB", str(2.5 * tokens * 32 * 8 / 1e9))  # room for two
-    for seed in (0, 1, 0, 2):
+    with_prefix(model, examples(40, 0))
+    (cache / "taken.npy").symlink_to("nowhere")  # as one that another process takes away meanwhile
+    for seed in (1, 0, 2):
         with_prefix(model, examples(40, seed))
+    (cache / "taken.npy").unlink()
     before = set(cache.glob("*.npy"))
     assert len(before) == 2
     with_prefix(model, examples(40, 0))  # used after 1, so it is still there

@@ -42,13 +42,13 @@ def copy(tmp_path):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Built once: PDF, files of the figures, their folder, the figures themselves by name, and the seconds it took."""
-    place, drawn, save = copied(tmp_path_factory.mktemp("built")), {}, pdf._save
+    place, drawn, save = copied(tmp_path_factory.mktemp("built")), {}, pdf.Drawn.save
 
-    def keep(folder, name, table, figure=None, keep_table=True):
+    def keep(self, name, table, figure=None, keep_table=True):
         drawn[name] = figure
-        save(folder, name, table, figure, keep_table)
+        save(self, name, table, figure, keep_table)
 
-    with mock.patch.object(pdf, "_save", keep):
+    with mock.patch.object(pdf.Drawn, "save", keep):
         began = time.monotonic()
         document, files = build(place)
     drawn = {name: figure for name, figure in drawn.items() if figure is not None}
@@ -228,7 +228,8 @@ def test_published_sonnets_are_named_in_the_panel_of_their_convention_alone():
 
 
 def test_the_waterfalls_bars_are_increments():
-    table = pd.DataFrame({"examples/s": [4.0, 6.0, 5.0, 9.0]}, index=list("abcd"))
+    speed = [4.0, 6.0, 5.0, 9.0]
+    table = pd.DataFrame(dict.fromkeys(("examples/s", "lowest", "highest"), speed), index=list("abcd"))
     (axis,) = figures.waterfall(table).axes
     bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches]
     assert bars == [(0, 4), (4, 6), (6, 5), (5, 9)]

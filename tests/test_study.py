@@ -11,14 +11,19 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from conftest import Inline, run
+from conftest import FAMILIES, REPOSITORY, Inline, run
 
 from gpt2lib import cli
+from gpt2lib.adapters import trained_count
+from gpt2lib.model.base import shape_of
+from gpt2lib.model.config import LlamaConfig
+from gpt2lib.study.cost import estimate
 from gpt2lib.study.engines import Processes
-from gpt2lib.study.group import Group
+from gpt2lib.study.group import Group, Run
 from gpt2lib.study.notebook import default_values, notebook_parameters
 from gpt2lib.study.plan import plan, rehearsal
 from gpt2lib.study.runner import Study
+from gpt2lib.tasks import METHODS, method_named, method_of
 
 GRID = """
 [defaults]
@@ -629,26 +634,13 @@ def test_what_a_notebook_leaves_may_be_anything(study, tmp_path, engine, message
     assert list(errors) == ["it"] and re.search(message, errors["it"]) and not (batch.folder / "it").exists()
 
 
-def test_the_studies_that_come_with_the_project_can_be_planned():
-    from conftest import REPOSITORY
-
-    for name in ("demo", "mini", "paper"):
-        runs = plan(REPOSITORY / "notebooks" / "studies" / f"{name}.toml")
-        assert len(runs) == len({run.name for run in runs})
-        tasks = {run.parameters.get("task") for run in runs}
-        assert {"sst", "cfimdb", "quora", "sonnets"} <= tasks
-
-
-def test_the_budgets_of_the_studies_that_come_with_the_project_can_be_met():
-    from conftest import REPOSITORY
-
-    from gpt2lib.model.base import shape_of
-    from gpt2lib.model.config import LlamaConfig
-    from gpt2lib.tasks import method_of
-
+def test_the_studies_that_come_with_the_project_can_be_planned_and_their_budgets_met():
     sized = set()
     for path in sorted((REPOSITORY / "notebooks" / "studies").glob("*.toml")):
-        for one in plan(path):
+        runs = plan(path)
+        if path.stem in ("demo", "mini", "paper"):
+            assert {"sst", "cfimdb", "quora", "sonnets"} <= {run.parameters.get("task") for run in runs}
+        for one in runs:
             given = default_values(one.notebook) | one.parameters
             asked = {key: given[key] for key in ("method", "budget", "targets", "layers", "settings") if key in given}
             base = str(given.get("base_model")).removeprefix("untrained:")
@@ -668,10 +660,6 @@ def test_help_names_the_commands_and_says_what_each_does():
 
 
 def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
-    from conftest import REPOSITORY
-
-    from gpt2lib.study.cost import estimate
-
     runs = plan(REPOSITORY / "notebooks" / "studies" / "demo.toml")
     by_method = {run.parameters["method"]: estimate(run) for run in runs if run.parameters.get("task") == "sst"}
     full, lora, last = (by_method[name] for name in ("full", "lora", "last-linear"))
@@ -694,11 +682,6 @@ def test_a_plan_says_what_runs_will_cost(capsys, monkeypatch):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("layers", [None, (1, 3)])
 def test_trained_parameters_are_counted_without_building_the_model(family, layers):
-    from conftest import FAMILIES
-
-    from gpt2lib.adapters import trained_count
-    from gpt2lib.tasks.method import METHODS, method_named
-
     for name, method in METHODS.items():
         own = {"layers": layers} if "layers" in method.settings else {}
         spec, model = method_named(name, **own), FAMILIES[family](n_layer=4)
@@ -707,11 +690,6 @@ def test_trained_parameters_are_counted_without_building_the_model(family, layer
 
 
 def test_what_is_not_trained_through_runs_once():
-    from conftest import REPOSITORY
-
-    from gpt2lib.study.cost import estimate
-    from gpt2lib.study.group import Run
-
     def flops(**parameters):
         given = {"source": "toy-few", "method": "lora", "base_model": "gpt2-mini"} | parameters
         return estimate(Run("", REPOSITORY / "notebooks" / "07_sentiment.ipynb", given)).flops
@@ -728,8 +706,6 @@ def test_a_rehearsal_of_nothing_is_refused_and_a_hubs_name_is_none(study):
 notebook = "07_sentiment"
 grid = { base_model = ["openai-community/gpt2", "untrained:gpt2"], method = ["full"] }
 """
-    from conftest import REPOSITORY
-
     path = study(content)
     for notebook in ("07_sentiment", "16_alpha_in_gpt2"):
         shutil.copy(REPOSITORY / "notebooks" / f"{notebook}.ipynb", path.parent.parent)
@@ -741,8 +717,6 @@ grid = { base_model = ["openai-community/gpt2", "untrained:gpt2"], method = ["fu
 
 def test_a_rehearsal_ends_with_a_record(study, tmp_path):
     """Two updates leave a model that knows nothing, on a handful of examples: no check may stop the notebook."""
-    from conftest import REPOSITORY
-
     path = study('[[runs]]\nnotebook = "07_sentiment"\nparameters = { method = "last-linear" }\n')
     shutil.copy(REPOSITORY / "notebooks" / "07_sentiment.ipynb", path.parent.parent)
     batch = Study(path, tmp_path / "runs", rehearse=True)
@@ -750,8 +724,6 @@ def test_a_rehearsal_ends_with_a_record(study, tmp_path):
 
 
 def test_a_rehearsal_has_every_kind_of_run_once():
-    from conftest import REPOSITORY
-
     runs = plan(REPOSITORY / "notebooks" / "studies" / "paper.toml")
     short = rehearsal(runs)
     own = [r for r in runs if not r.parameters["task"].startswith("glue/")]

@@ -1,5 +1,6 @@
 """The training loop: seeds, resuming after a kill at any moment, accumulation, several processes, and refusals."""
 
+import functools
 import itertools
 import math
 import os
@@ -19,7 +20,7 @@ from gpt2lib.adapters import AlphaLoRA, GraphLoRA, Hook, KANLoRA, KronA, KronAB,
 from gpt2lib.data import Batch, Encoded
 from gpt2lib.tasks.multitask import MultiTask, labelled_by_task
 from gpt2lib.training import Trainer, TrainingSettings, evaluate, fit, trained_parameters
-from gpt2lib.training.objectives import Classifier, LanguageModel, LinearHead, merit
+from gpt2lib.training.objectives import Classifier, LanguageModel, LinearHead
 
 
 def examples(count, seed=0):
@@ -77,10 +78,17 @@ ADAPTERS = [
 ]
 
 
+@functools.cache
+def undisturbed(adapter):
+    """The bits and the progress of a run that nothing stops."""
+    model, progress = trained(adapter=adapter)
+    return bits(model), progress
+
+
 @pytest.mark.parametrize("adapter", [None, *ADAPTERS], ids=lambda spec: spec.method if spec else "full")
 @pytest.mark.parametrize("stop_at", [1, 7, 8, 9, 23])
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, monkeypatch, adapter, stop_at):
-    expected, whole = trained(adapter=adapter)
+    expected, whole = undisturbed(adapter)
     from gpt2lib.training import trainer as training
 
     steps = 0
@@ -98,13 +106,13 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path, monkeypatc
         trained(folder=tmp_path, adapter=adapter, checkpoint_seconds=0)
     monkeypatch.setattr(training.Trainer, "gradients", original)
     resumed, progress = trained(folder=tmp_path, adapter=adapter)
-    assert torch.equal(bits(resumed), bits(expected))
+    assert torch.equal(bits(resumed), expected)
     timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in progress.history]
     assert timeless == [{k: v for k, v in row.items() if k != "seconds"} for row in whole.history]
     assert progress.steps == progress.step == whole.step
 
     again, _ = trained(folder=tmp_path, adapter=adapter)  # a finished run does nothing, and gives the same
-    assert torch.equal(bits(again), bits(expected))
+    assert torch.equal(bits(again), expected)
 
 
 SCRIPT = textwrap.dedent("""
@@ -274,28 +282,7 @@ def test_progress_is_written_for_a_study_to_read(tmp_path):
     assert now["step"] == now["steps"] == 24 and now["tokens_per_second"] > 0
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (dict(epochs=0), "epochs"),
-        (dict(batch_size=0), "batch_size"),
-        (dict(lr=0.0), "lr"),
-        (dict(lr=math.nan), "lr"),
-        (dict(weight_decay=-1.0), "weight_decay"),
-        (dict(warmup=2.0), "warmup"),
-        (dict(precision="fp8"), "precision"),
-        (dict(patience=0), "patience"),
-        (dict(max_steps=0), "max_steps"),
-    ],
-)
-def test_bad_settings_name_themselves(settings, message):
-    with pytest.raises(ValueError, match=message):
-        TrainingSettings(**settings)
-
-
 def test_what_cannot_be_trained_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="examples"):
-        fit(classifier(), [], examples(3))
     with pytest.raises(ValueError, match="requires a gradient"):
         fit(classifier().requires_grad_(False), examples(3), examples(3))
     with pytest.raises(FloatingPointError, match="step 1"):
@@ -349,11 +336,17 @@ def test_weight_decay_is_for_matrices_alone():
         assert torch.allclose(p, expected), name
 
 
-def test_of_equal_accuracies_the_smaller_loss_is_kept():
-    run = Trainer(classifier(), examples(8), examples(8))
-    better, worse = ({"accuracy": 0.5, "loss": loss} for loss in (1.0, 2.0))
-    values = [merit(run.model, metrics) for metrics in (better, worse, {"accuracy": 0.4, "loss": 0.1})]
-    assert values[0] > values[1] > values[2]
+def test_of_equal_accuracies_the_smaller_loss_is_kept(monkeypatch):
+    measured = [(0.5, 2.0), (0.5, 1.0), (0.5, 1.5), (0.4, 0.1)]  # accuracy and loss after each epoch
+    seen = []
+
+    def measure(model, *args, **settings):
+        seen.append(bits(model))
+        return dict(zip(("accuracy", "loss"), measured[len(seen) - 1], strict=True)), []
+
+    monkeypatch.setattr("gpt2lib.training.trainer.evaluate", measure)
+    model, _ = trained(TrainingSettings(epochs=4, batch_size=8))
+    assert [torch.equal(bits(model), values) for values in seen] == [False, True, False, False]
 
 
 def test_alpha_learns_every_t_steps_from_examples_of_its_own():
@@ -404,7 +397,7 @@ def test_logits_never_exist_for_all_tokens_at_once(monkeypatch):
     """The largest vocabulary-sized tensor is the part's, forward and backward; loss and gradients are the same."""
     from gpt2lib.training import objectives
 
-    ids = [Encoded(torch.randint(0, 61, (n,)).tolist()) for n in (20, 9, 14)]
+    ids = [Encoded(torch.randint(0, 61, (n,)).tolist(), start=start) for n, start in ((20, 1), (7, 3))]
     seen = []
     for limit in (objectives.LOGITS_AT_ONCE, 61 * 5):
         monkeypatch.setattr(objectives, "LOGITS_AT_ONCE", limit)
@@ -416,7 +409,7 @@ def test_logits_never_exist_for_all_tokens_at_once(monkeypatch):
         loss.backward()
         seen.append((loss.item(), model.body.wte.weight.grad.clone(), max(rows)))
     (loss, gradient, whole), (loss_in_parts, gradient_in_parts, part) = seen
-    assert whole == 20 + 9 + 14 - 3 and part == 5  # padding has no logits at all
+    assert whole == 19 + 4 and part == 5  # padding and what is given have no logits at all
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(gradient, gradient_in_parts, rtol=1e-3, atol=1e-4)
 
