@@ -230,19 +230,22 @@ pd.DataFrame(once).round(2)
 # %% [markdown]
 # ## Adapters against LoRA
 #
-# Ten training steps each, in turns with a LoRA at the same targets, every adapter at about the size of that LoRA: a
-# whole period of alpha-LoRA, which every ten steps takes a batch of its own. KronA_B stands beside the feed-forward
-# block and is held against LoRA on query and value. All are on the last blocks, as in the main study.
+# Ten training steps each, in turns with a LoRA on the same layers, every adapter at about the size of that LoRA: a
+# whole period of alpha-LoRA, which every ten steps takes a batch of its own. As in the main study they sit on all
+# linear layers of the last blocks; KronA_B stands beside the feed-forward block, and Hybrid-KAN LoRA on its up and
+# down.
 
 # %%
-qv, ud = LoRA(layers=last), LoRA(targets=("up", "down"), layers=last)
-sizes_of = {id(lora): trained_count(lora, config) for lora in (qv, ud)}
-beside = {"KronA": (KronA, qv), "KronA_B": (KronAB, qv), "alpha-LoRA": (AlphaLoRA, qv)}
-beside |= {"Graph LoRA": (GraphLoRA, qv), "Hybrid-KAN LoRA": (KANLoRA, ud)}
+linear_layers = ("q", "k", "v", "o", "up", "down") + ("gate",) * (config.family == "llama")
+every = LoRA(targets=linear_layers, layers=last)
+size = trained_count(every, config)
+two = of_size(LoRA(targets=("up", "down"), layers=last), size, config)
+beside = {"KronA": (KronA, every), "KronA_B": (KronAB, every), "alpha-LoRA": (AlphaLoRA, every)}
+beside |= {"Graph LoRA": (GraphLoRA, every), "Hybrid-KAN LoRA": (KANLoRA, two)}
 specs = {}
 for name, (kind, lora) in beside.items():
     on = {} if kind in (KronAB, KANLoRA) else {"targets": lora.targets}
-    specs[name] = (of_size(kind(layers=last, **on), sizes_of[id(lora)], config), lora)
+    specs[name] = (of_size(kind(layers=last, **on), size, config), lora)
 costs = benchmarks.adapter_costs(work, specs) if "adapters" in parts else pd.DataFrame()
 costs.infer_objects().round(2)
 

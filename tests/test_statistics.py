@@ -130,8 +130,11 @@ def test_a_bag_of_words_is_compared_in_pairs_and_corrected_for_the_tasks():
         examples_of("lora", answers, seeds=3).assign(task=task, bag_of_words_correct=np.tile(easy, 3))
         for task, answers in (("sst", better), ("quora", alike))
     )
-    others = examples_of("krona", ~easy).assign(bag_of_words_correct=np.tile(easy, 2))
-    table = above_bag_of_words(pd.concat([examples, others])).set_index("task")
+    other = examples_of("krona", ~easy).assign(bag_of_words_correct=np.tile(easy, 2))
+    unknown = examples_of("full", easy).assign(task="cfimdb")
+    table = above_bag_of_words(pd.concat([examples, other, unknown]))
+    assert set(table["task"]) == {"sst", "quora"} and set(table["method"]) == {"lora", "krona"}
+    table = table[table["method"] == "lora"].set_index("task")
     assert list(table["difference"]) == pytest.approx(
         [100 * (answers.mean() - easy.mean()) for answers in (better, alike)]
     )

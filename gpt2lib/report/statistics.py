@@ -197,17 +197,19 @@ def pairs(examples: pd.DataFrame, asked: list[tuple[str, str]]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(columns=columns), *found])[columns]
 
 
-def above_bag_of_words(examples: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
-    """The reference against the bag of words that answered the same examples (column bag_of_words_correct): the columns
-    of `comparisons`, one row for each task whose runs know it, and p_holm corrected for the number of tasks."""
+def above_bag_of_words(examples: pd.DataFrame) -> pd.DataFrame:
+    """`comparisons` of every method with the bag of words that answered the same examples (column bag_of_words_correct;
+    runs without it are left out). p_holm: corrected for the tasks that a method is compared on, not for the methods."""
     from statsmodels.stats.multitest import multipletests
 
-    own = examples[examples["name"] == reference]
-    own = own.reindex(columns=dict.fromkeys([*own, "bag_of_words_correct"])).dropna(subset="bag_of_words_correct")
-    counted = own.assign(name="bag of words", correct=own["bag_of_words_correct"])
-    table = comparisons(pd.concat([own, counted]), "bag of words")
+    known = examples.reindex(columns=dict.fromkeys([*examples, "bag_of_words_correct"]))
+    known = known.dropna(subset="bag_of_words_correct")
+    counted = known.drop_duplicates(["task", "seed", "id"])
+    counted = counted.assign(name="bag of words", correct=counted["bag_of_words_correct"])
+    table = comparisons(pd.concat([known, counted]), "bag of words")
     if len(table):
-        table["p_holm"] = multipletests(table["p"].where(table["seeds"] > 1, 1.0), method="holm")[1]
+        p = table["p"].where(table["seeds"] > 1, 1.0)
+        table["p_holm"] = p.groupby(table["method"]).transform(lambda p: multipletests(p, method="holm")[1])
     return table
 
 

@@ -14,8 +14,8 @@ FLOORS = ("majority class", "bag of words")
 
 def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     """One row for each task and method: the mean over seeds, the standard deviation between them (sd), the mean's
-    standard error from the choice of examples alone (se_examples; of nats a token for sonnets), and a 95 % interval
-    over both (`statistics.interval`).
+    standard error from the choice of examples alone (se_examples; of nats a token for sonnets), how many they are
+    (dev_examples), and a 95 % interval over both (`statistics.interval`).
 
     The floors of each task stand as methods of their own: "majority class", "bag of words", "before training".
     """
@@ -30,7 +30,7 @@ def summarise(runs: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
         low, high = np.clip([low, high], 0, 1) if TASKS[task].classes else np.exp([low, high])
         row = {"task": task, "method": name, "base_model": group["base_model"].iloc[0], "seeds": len(group)}
         row |= {"metric": metric, "value": group[metric].mean(), "sd": group[metric].std(), "low": low, "high": high}
-        row |= {"se_examples": alone}
+        row |= {"se_examples": alone, "dev_examples": scores.shape[1]}
         costs = ("trained_params", "trained_params_head", "seconds", "tokens_per_second", "peak_memory_mb", "steps")
         row |= {column: group[column].mean() for column in ("macro_f1", "matthews", *costs) if column in group}
         row |= {

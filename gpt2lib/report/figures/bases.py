@@ -109,7 +109,7 @@ def block_ranges(table: pd.DataFrame) -> Figure:
     keys, usual = ["end", "first", "targets"], table["targets"].mode()[0]
     ranges = list(table[keys].drop_duplicates().sort_values(keys).itertuples(index=False))
     y = np.arange(len(ranges))
-    figure, (axes,) = panels(1, len(tasks) + 2, height=0.24 * len(ranges) + 0.75, sharey=True)
+    figure, (axes,) = panels(1, len(tasks) + 2, height=0.16 * len(ranges) + 0.7, sharey=True)
     first, end = (np.array([getattr(r, name) for r in ranges]) for name in ("first", "end"))
     axes[0].barh(y, end - first, left=first, height=0.5, color=MAIN)
     axes[0].barh(y, first, height=0.2, color=LIGHT)

@@ -71,7 +71,7 @@ def probes(table: pd.DataFrame, floors: dict[str, dict[str, float]]) -> Figure:
     table: columns base, task, measure ("probe" or "cloze"), share (of the blocks that have read the text), accuracy.
     """
     tasks, bases = (list(dict.fromkeys(table[column])) for column in ("task", "base"))
-    figure, (axes,) = panels(1, len(tasks), width=max(4.6, WIDTH * min(1, len(tasks) / 2)), height=2.5)
+    figure, (axes,) = panels(1, len(tasks), width=max(4.6, WIDTH * min(1, len(tasks) / 2)), height=2.3)
     for axis, task in zip(axes, tasks, strict=True):
         for base, colour in zip(bases, PALETTE, strict=False):
             rows = table[(table["task"] == task) & (table["base"] == base)]

@@ -134,7 +134,9 @@ def label_lines(axis: Axes, ends: dict[str, tuple[float, float]], colours: dict[
     x = max(x for x, _ in ends.values()) + 0.04 * (right - left)
     places = spread([y for _, y in ends.values()], gap, low + gap / 2, high - gap / 2)
     for (name, end), place in zip(ends.items(), places, strict=True):
-        line = dict(arrowstyle="-", color=colours[name], linewidth=0.5, shrinkA=0, shrinkB=1, relpos=(0, 0.5))
+        line = dict(
+            arrowstyle="-", linestyle=":", color=colours[name], linewidth=0.5, shrinkA=0, shrinkB=1, relpos=(0, 0.5)
+        )
         axis.annotate(name, end, (x, place), color=colours[name], fontsize=size, va="center", arrowprops=line)
 
 
