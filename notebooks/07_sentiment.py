@@ -346,9 +346,7 @@ check("the bootstrap's ends are where Wilson's are, but for chance and 4 / n", a
 
 # %%
 metrics, base = metrics | floors, base_name(base_model)
-write_run(
-    out, data, model, encoder, progress, how, metrics, predictions, base, method, trial=trial, bag_of_words=counted
-)
+write_run(out, data, model, encoder, progress, how, metrics, predictions, base, method, trial=trial, floor=counted)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

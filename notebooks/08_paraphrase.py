@@ -218,9 +218,7 @@ show.mistakes(data.dev, classes)
 
 # %%
 metrics, base = metrics | floors, base_name(base_model)
-write_run(
-    out, data, model, encoder, progress, how, metrics, predictions, base, method, trial=trial, bag_of_words=counted
-)
+write_run(out, data, model, encoder, progress, how, metrics, predictions, base, method, trial=trial, floor=counted)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

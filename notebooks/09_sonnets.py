@@ -188,7 +188,7 @@ check.close("a sonnet's loss does not depend on its batch", together, apart, 1e-
 # ## Training
 
 # %%
-before, _ = evaluate(model, dev)
+before, losses_before = evaluate(model, dev)
 how = settings_of(globals())
 progress = fit(model, train, chooses, how, folder=out or None)
 metrics, predictions = evaluate(model, dev)
@@ -341,7 +341,9 @@ metrics |= {"perplexity_before": before["perplexity"]} | scores.to_dict() | form
 test = complete_sonnets(body, tokenizer, data.test, seed, **sampling)
 files = {"sonnets.json": samples, "floors.json": floors}
 name = base_name(base_model)
-write_run(out, data, model, encoder, progress, how, metrics, predictions, name, method, test, files, trial)
+write_run(
+    out, data, model, encoder, progress, how, metrics, predictions, name, method, test, files, trial, losses_before
+)
 
 # %% [markdown]
 # ## What we saw, and what it does not show

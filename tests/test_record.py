@@ -41,9 +41,9 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
     completed = [sonnet_prompt(e)[0] + "a line\n" * 11 for e in data.test] if task == "sonnets" else None
     name = method.method if isinstance(method, LoRA) else method
     files = {"sonnets.json": [], "floors.json": {}}
-    counted = [0] * len(data.dev)
+    floor = [0] * len(data.dev)
     given = (out, data, model, encoder, progress, settings, metrics, predictions, "tiny", name, completed, files)
-    write_run(*given, bag_of_words=counted)
+    write_run(*given, floor=floor)
 
     result = json.loads((out / "result.json").read_text())
     assert result["metrics"] == metrics and result["source"] == "toy" and result["base_model"] == "tiny"
@@ -59,6 +59,7 @@ def test_a_run_leaves_a_whole_record(task, method, tmp_path):
     if task == "sonnets":
         assert [e.id for e in read_sonnets(out / "test-sonnets.txt")] == [e.id for e in data.test]
         assert examples["loss"].tolist() == pytest.approx(predictions, rel=1e-4)
+        assert examples["loss_before"].tolist() == floor
     else:
         assert examples["correct"].mean() == pytest.approx(metrics["accuracy"])
         assert examples["bag_of_words_correct"].tolist() == [e.label == 0 for e in data.dev]

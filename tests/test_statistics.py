@@ -7,7 +7,7 @@ from scipy import stats
 
 from gpt2lib.report.statistics import (
     Mean,
-    above_bag_of_words,
+    against_floors,
     comparisons,
     crossed,
     interval,
@@ -122,7 +122,7 @@ def test_a_real_difference_is_found_and_a_copy_is_not():
     assert (result["p_holm"] >= result["p"]).all()
 
 
-def test_a_bag_of_words_is_compared_in_pairs_and_corrected_for_the_tasks():
+def test_floors_are_compared_in_pairs_and_corrected_for_the_tasks():
     rng = np.random.default_rng(5)
     easy, said = rng.random(400) < 0.8, rng.random(400)
     alike, better = easy ^ (said < 0.02), easy | (said < 0.2)  # of the network, whose bag of words is right on `easy`
@@ -132,8 +132,14 @@ def test_a_bag_of_words_is_compared_in_pairs_and_corrected_for_the_tasks():
     )
     other = examples_of("krona", ~easy).assign(bag_of_words_correct=np.tile(easy, 2))
     unknown = examples_of("full", easy).assign(task="cfimdb")
-    table = above_bag_of_words(pd.concat([examples, other, unknown]))
-    assert set(table["task"]) == {"sst", "quora"} and set(table["method"]) == {"lora", "krona"}
+    before = examples_of("full", easy).assign(task="sonnets", correct=None, tokens=10, loss_before=30.0)
+    before["loss"] = 20.0 + before["seed"] + rng.random(800)
+    table = against_floors(pd.concat([examples, other, unknown, before]))
+    assert set(table["task"]) == {"sst", "quora", "sonnets"} and set(table["method"]) == {"lora", "krona", "full"}
+    learnt = table[table["method"] == "full"].iloc[0]
+    assert learnt["floor"] == "before training" and learnt["difference"] == pytest.approx(
+        before["loss"].mean() / 10 - 3
+    )
     table = table[table["method"] == "lora"].set_index("task")
     assert list(table["difference"]) == pytest.approx(
         [100 * (answers.mean() - easy.mean()) for answers in (better, alike)]
@@ -142,8 +148,8 @@ def test_a_bag_of_words_is_compared_in_pairs_and_corrected_for_the_tasks():
     assert table.loc["quora", "high"] - table.loc["quora", "low"] < 4 < 7 < np.diff(100 * np.array(wilson(0.8, 400)))
     assert table.loc["quora", "p_holm"] > 0.05 > 1e-3 > table.loc["sst", "p_holm"] == 2 * table.loc["sst", "p"]
     alone = examples[(examples["task"] == "sst") & (examples["seed"] == 0)]
-    assert above_bag_of_words(alone)["p_holm"].tolist() == [1.0]
-    assert above_bag_of_words(examples.drop(columns="bag_of_words_correct")).empty
+    assert against_floors(alone)["p_holm"].tolist() == [1.0]
+    assert against_floors(examples.drop(columns="bag_of_words_correct")).empty
 
 
 def test_one_seed_claims_nothing():

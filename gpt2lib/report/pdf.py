@@ -109,7 +109,7 @@ def _draw_study(runs, examples, history, to_come, study: str, results: Path, pub
     drawn.save("methods", methods, figures.methods(methods, compared if len(compared) else None))
     drawn.save("comparisons", compared)
     drawn.save("pairs", statistics.pairs(of_counted, PAIRS))
-    drawn.save("counting", statistics.above_bag_of_words(of_counted))
+    drawn.save("floors", statistics.against_floors(of_counted))
     adapted = figures.ordered(history[history["run"].isin(counted["run"])], "task", "name")
     learnt = figures.learning_curves(adapted, methods, shared_design(runs)["select"] or "dev")
     if learnt is not None:

@@ -7,6 +7,8 @@ import pandas as pd
 from scipy import stats
 
 REFERENCE = "lora"
+# by the name of a floor: what is compared, of a run's examples, and what they have of the floor
+FLOORS = {"bag of words": ("correct", "bag_of_words_correct"), "before training": ("loss", "loss_before")}
 
 
 @dataclass(frozen=True)
@@ -197,16 +199,19 @@ def pairs(examples: pd.DataFrame, asked: list[tuple[str, str]]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(columns=columns), *found])[columns]
 
 
-def above_bag_of_words(examples: pd.DataFrame) -> pd.DataFrame:
-    """`comparisons` of every method with the bag of words that answered the same examples (column bag_of_words_correct;
-    runs without it are left out). p_holm: corrected for the tasks that a method is compared on, not for the methods."""
+def against_floors(examples: pd.DataFrame) -> pd.DataFrame:
+    """`comparisons` of every method with what there is to beat on the same examples, as far as its runs know it (column
+    floor): the bag of words, or for sonnets the base before training. p_holm: corrected for the tasks that a method is
+    compared on, not for the methods."""
     from statsmodels.stats.multitest import multipletests
 
-    known = examples.reindex(columns=dict.fromkeys([*examples, "bag_of_words_correct"]))
-    known = known.dropna(subset="bag_of_words_correct")
-    counted = known.drop_duplicates(["task", "seed", "id"])
-    counted = counted.assign(name="bag of words", correct=counted["bag_of_words_correct"])
-    table = comparisons(pd.concat([known, counted]), "bag of words")
+    tables = []
+    for floor, (own, its) in FLOORS.items():
+        known = examples.reindex(columns=dict.fromkeys([*examples, its])).dropna(subset=its)
+        beside = known.drop_duplicates(["task", "seed", "id"])
+        beside = beside.assign(name=floor, **{own: beside[its]})
+        tables.append(comparisons(pd.concat([known, beside]), floor).assign(floor=floor))
+    table = pd.concat(tables, ignore_index=True)
     if len(table):
         p = table["p"].where(table["seeds"] > 1, 1.0)
         table["p_holm"] = p.groupby(table["method"]).transform(lambda p: multipletests(p, method="holm")[1])

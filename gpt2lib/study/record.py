@@ -30,7 +30,7 @@ def write_run(
     test_predictions: list | None = None,
     files: dict | None = None,
     trial: bool = False,
-    bag_of_words: list[int] | None = None,
+    floor: list | None = None,
 ) -> None:
     """Write a run's folder: dev and test predictions as the course wants them, history.csv, examples.csv (one row a dev
     example), what was trained (adapter/, for `load_adapted`; without an adapter the head alone, head.safetensors, and
@@ -39,8 +39,9 @@ def write_run(
     metrics, predictions: what the run measured on data.dev, and for each example (see `evaluate`); result.json has
     `selection` beside them, what the kept weights reached where the epoch was chosen. test_predictions: texts for
     sonnets; classes are predicted here. files: further JSON files, by name. trial: data.dev is a part of the training
-    data (see `data.split`), so nothing is to be handed in. bag_of_words: its class for each example of
-    data.dev (see `baselines.floors`), which examples.csv then has beside the run's.
+    data (see `data.split`), so nothing is to be handed in. floor: what is to be beaten on each example of data.dev,
+    which examples.csv has beside the run's own: the bag of words' class (see `baselines.floors`), or the loss before
+    training.
     """
     if not folder:
         return
@@ -57,12 +58,13 @@ def write_run(
         labels = [e.label for e in data.dev]
         rows |= {"label": labels, "prediction": classes, "loss": [loss for _, loss in predictions]}
         rows["correct"] = [p == label for p, label in zip(classes, labels, strict=True)]
-        if bag_of_words is not None:
-            rows["bag_of_words_correct"] = [p == label for p, label in zip(bag_of_words, labels, strict=True)]
+        if floor is not None:
+            rows["bag_of_words_correct"] = [p == label for p, label in zip(floor, labels, strict=True)]
         if not trial:
             write_submission(folder / "dev-predictions.csv", data.name, data.dev, classes)
     else:
         rows |= {"loss": predictions, "tokens": [model.weight(e) for e in dev]}
+        rows |= {} if floor is None else {"loss_before": floor}
     if test_predictions:
         name = "test-predictions.csv" if data.class_names else "test-sonnets.txt"
         write_submission(folder / name, data.name, data.test, test_predictions)
