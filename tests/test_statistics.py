@@ -149,7 +149,11 @@ def test_floors_are_compared_in_pairs_and_corrected_for_the_tasks():
     assert table.loc["quora", "p_holm"] > 0.05 > 1e-3 > table.loc["sst", "p_holm"] == 2 * table.loc["sst", "p"]
     alone = examples[(examples["task"] == "sst") & (examples["seed"] == 0)]
     assert against_floors(alone)["p_holm"].tolist() == [1.0]
-    assert against_floors(examples.drop(columns="bag_of_words_correct")).empty
+    unwritten = examples.astype({"bag_of_words_correct": object})
+    unwritten.loc[unwritten["seed"] > 0, "bag_of_words_correct"] = None  # as other runs have it, of the same examples
+    assert against_floors(unwritten)["difference"].tolist() == against_floors(examples)["difference"].tolist()
+    none = against_floors(examples.drop(columns="bag_of_words_correct"))
+    assert none.empty and {"method", "floor", "p_holm"} <= set(none)
 
 
 def test_one_seed_claims_nothing():

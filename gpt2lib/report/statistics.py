@@ -200,14 +200,16 @@ def pairs(examples: pd.DataFrame, asked: list[tuple[str, str]]) -> pd.DataFrame:
 
 
 def against_floors(examples: pd.DataFrame) -> pd.DataFrame:
-    """`comparisons` of every method with what there is to beat on the same examples, as far as its runs know it (column
-    floor): the bag of words, or for sonnets the base before training. p_holm: corrected for the tasks that a method is
-    compared on, not for the methods."""
+    """`comparisons` of every method with what there is to beat on the same examples, as far as a run of the task knows
+    it (column floor): the bag of words, or for sonnets the base before training. p_holm: corrected for the tasks that a
+    method is compared on, not for the methods. Empty, with its columns, where no run knows a floor."""
     from statsmodels.stats.multitest import multipletests
 
-    tables = []
+    tables = [pd.DataFrame(columns=["task", "method", "floor", "seeds", "difference", "low", "high", "p", "p_holm"])]
     for floor, (own, its) in FLOORS.items():
-        known = examples.reindex(columns=dict.fromkeys([*examples, its])).dropna(subset=its)
+        known = examples.reindex(columns=dict.fromkeys([*examples, its]))
+        known[its] = known.groupby(["task", "id"])[its].transform("first")  # of the examples, whichever run wrote it
+        known = known.dropna(subset=its)
         beside = known.drop_duplicates(["task", "seed", "id"])
         beside = beside.assign(name=floor, **{own: beside[its]})
         tables.append(comparisons(pd.concat([known, beside]), floor).assign(floor=floor))
