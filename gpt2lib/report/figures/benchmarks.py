@@ -17,7 +17,7 @@ def waterfall(table: pd.DataFrame) -> Figure:
     speed = table["examples/s"].to_numpy()
     before = np.concatenate([[0], speed[:-1]])
     colours = [GREY] + [MAIN if gain >= 0 else PALETTE[3] for gain in np.diff(speed)]
-    figure, ((axis,),) = panels(width=3.8, height=0.3 * len(table) + 0.55)
+    figure, ((axis,),) = panels(width=3.8, height=0.23 * len(table) + 0.55)
     y = np.arange(len(table))
     axis.barh(y, speed - before, left=before, height=0.6, color=colours)
     for i in y[:-1]:
@@ -38,7 +38,7 @@ def two_sides(table: pd.DataFrame) -> Figure:
     """Dev accuracy of both sides of a benchmark (columns side, seed, epoch, seconds, accuracy), by epochs and by time;
     a line a seed."""
     table = table.assign(percent=100 * table["accuracy"])
-    figure, (axes,) = panels(1, 2, height=2.1, sharey=True)
+    figure, (axes,) = panels(1, 2, height=1.7, sharey=True)
     for axis, x, label in zip(axes, ("epoch", "seconds"), ("epoch", "seconds of training"), strict=True):
         looks = dict(hue="side", style="side", markers=True, dashes=False, units="seed", estimator=None)
         sns.lineplot(table, x=x, y="percent", **looks, legend=axis is axes[0], ax=axis)
