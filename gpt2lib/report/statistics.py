@@ -8,7 +8,7 @@ from scipy import stats
 
 REFERENCE = "lora"
 # by the name of a floor: what is compared, of a run's examples, and what they have of the floor
-FLOORS = {"bag of words": ("correct", "bag_of_words_correct"), "before training": ("loss", "loss_before")}
+PAIRED_FLOORS = {"bag of words": ("correct", "bag_of_words_correct"), "before training": ("loss", "loss_before")}
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def against_floors(examples: pd.DataFrame) -> pd.DataFrame:
     from statsmodels.stats.multitest import multipletests
 
     tables = [pd.DataFrame(columns=["task", "method", "floor", "seeds", "difference", "low", "high", "p", "p_holm"])]
-    for floor, (own, its) in FLOORS.items():
+    for floor, (own, its) in PAIRED_FLOORS.items():
         known = examples.reindex(columns=dict.fromkeys([*examples, its]))
         known[its] = known.groupby(["task", "id"])[its].transform("first")  # of the examples, whichever run wrote it
         known = known.dropna(subset=its)
